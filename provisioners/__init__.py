@@ -1,0 +1,1 @@
+"""Targets in one call: Postgres + pgvector and Qdrant, with Docker or without."""
