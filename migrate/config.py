@@ -1,19 +1,25 @@
-"""URLs, dicts, files and the environment become settings here; nothing else reads `os.environ`.
+"""URLs, dicts and the environment become settings here; nothing else reads `os.environ`.
 
-Secrets stay inside settings objects: their `repr` and `str` show `***`, and
-`mask()` is what every message, report and plan goes through.
+Secrets stay inside settings objects, whose `repr` and `str` show `***`; `mask()`
+is what every message, report and plan goes through.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
-_SECRET_KEYS = "password|passwd|pwd|api[-_]?key|apikey|token|secret|secret_key|sslpassword|passphrase"
-_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/?#:@\s]*):(?P<secret>[^/?#\s]*)@", re.I)
-_QUERY = re.compile(rf"(?P<key>[?&;\s](?:{_SECRET_KEYS}))=(?P<secret>[^&;\s]+)", re.I)
-_CONNINFO = re.compile(rf"(?P<key>\b(?:{_SECRET_KEYS}))\s*=\s*(?P<secret>'(?:[^'\\]|\\.)*'|[^\s&;]+)", re.I)
+from migrate.errors import ConfigError
+
+_SENSITIVE = "password|passwd|pwd|api[-_]?key|apikey|token|secret|secret_key|sslpassword|passphrase"
+_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/?#:@\s]*):(?P<hidden>[^/?#\s]*)@", re.I)
+_QUERY = re.compile(rf"(?P<key>[?&;\s](?:{_SENSITIVE}))=(?P<hidden>[^&;\s]+)", re.I)
+_CONNINFO = re.compile(rf"(?P<key>\b(?:{_SENSITIVE}))\s*=\s*(?P<hidden>'(?:[^'\\]|\\.)*'|[^\s&;]+)", re.I)
 
 
 def mask(text: str) -> str:
@@ -36,3 +42,277 @@ def home() -> Path:
 def debug() -> bool:
     """Whether tracebacks were asked for (`MEMLIFT_DEBUG=1`)."""
     return env("MEMLIFT_DEBUG") not in (None, "0")
+
+
+@dataclass(frozen=True, slots=True)
+class SqliteSettings:
+    """One SQLite file."""
+
+    path: Path
+    type: str = "sqlite"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSettings:
+    """A Postgres database, or a folder in which an embedded server keeps one.
+
+    conninfo: a libpq URL or conninfo string; empty for an embedded server.
+    schema:   where our tables are; None is the connection's own (`public`).
+    """
+
+    conninfo: str = field(repr=False)
+    schema: str | None = None
+    embedded: Path | None = None
+    type: str = "postgres"
+
+    def __str__(self) -> str:
+        tail = f"?schema={self.schema}" if self.schema else ""
+        if self.embedded is not None:
+            return f"postgresql+embedded:{self.embedded}{tail}"
+        shown = mask(self.conninfo)
+        return shown + (f"{'&' if '?' in shown else '?'}schema={self.schema}" if self.schema else "")
+
+
+@dataclass(frozen=True, slots=True)
+class QdrantSettings:
+    """A Qdrant server, or a folder for Qdrant's engine in process."""
+
+    url: str | None = None
+    path: Path | None = None
+    api_key: str | None = field(default=None, repr=False)
+    prefix: str = ""
+    sidecar: str | None = field(default=None, repr=False)
+    grpc_port: int | None = None
+    type: str = "qdrant"
+
+    def __str__(self) -> str:
+        return mask(self.url) if self.url else f"qdrant:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class PineconeSettings:
+    """A Pinecone index, by name or by host."""
+
+    index: str | None = None
+    host: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    namespace: str | None = None
+    sidecar: str | None = field(default=None, repr=False)
+    type: str = "pinecone"
+
+    def __str__(self) -> str:
+        return f"pinecone+{self.host}" if self.host else f"pinecone:{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySettings:
+    """A store in this process, for tests; stores of one name are one store."""
+
+    name: str = ""
+    type: str = "memory"
+
+    def __str__(self) -> str:
+        return f"memory:{self.name}"
+
+
+Settings = SqliteSettings | PostgresSettings | QdrantSettings | PineconeSettings | MemorySettings
+Endpoint = str | Path | Mapping[str, Any] | Settings
+
+_ALIASES = {
+    "connectionString": "connection_string",
+    "apiKey": "api_key",
+    "indexHost": "host",
+    "index_host": "host",
+    "autoSetup": "auto_setup",
+    "sidecarPath": "sidecar",
+    "sidecar_path": "sidecar",
+    "collectionPrefix": "prefix",
+    "collection_prefix": "prefix",
+    "grpcPort": "grpc_port",
+}
+_KEYS = {
+    "sqlite": {"path"},
+    "postgres": {"connection_string", "url", "schema", "embedded"},
+    "qdrant": {"url", "path", "api_key", "prefix", "sidecar", "grpc_port"},
+    "pinecone": {"index", "host", "api_key", "namespace", "sidecar"},
+    "memory": {"name"},
+}
+_TYPE_NAMES = {"postgresql": "postgres", "pg": "postgres", "sqlite3": "sqlite"}
+
+
+def parse(endpoint: Endpoint) -> Settings:
+    """Turn a URL, a path, a dict or a settings object into settings.
+
+    Raises ConfigError on an unknown scheme or key, or where no address is
+    given and the environment has none.
+    """
+    if isinstance(endpoint, Mapping):
+        return _from_dict(endpoint)
+    if isinstance(endpoint, Path):
+        return SqliteSettings(endpoint)
+    if isinstance(endpoint, str):
+        return _from_url(endpoint)
+    return endpoint
+
+
+def wants_auto_setup(endpoint: Endpoint) -> bool | str:
+    """Return a dict endpoint's `auto_setup` (or `autoSetup`): False, True, "docker" or "embedded"."""
+    if not isinstance(endpoint, Mapping):
+        return False
+    value = endpoint.get("auto_setup", endpoint.get("autoSetup", False))
+    return value if isinstance(value, str) else bool(value)
+
+
+def _from_dict(given: Mapping[str, Any]) -> Settings:
+    data = {_ALIASES.get(k, k): v for k, v in given.items() if v is not None}
+    kind = str(data.pop("type", ""))
+    kind = _TYPE_NAMES.get(kind, kind)
+    data.pop("auto_setup", None)
+    if kind not in _KEYS:
+        raise ConfigError(
+            f"unknown store type {kind!r}" if kind else "a store's dict needs a type",
+            hint=f"type is one of {', '.join(sorted(_KEYS))}",
+        )
+    unknown = sorted(set(data) - _KEYS[kind])
+    if unknown:
+        raise ConfigError(
+            f"{kind} has no setting {unknown[0]!r}", hint=f"settings: {', '.join(sorted(_KEYS[kind]))}"
+        )
+    if kind == "sqlite":
+        if "path" not in data:
+            raise ConfigError("sqlite needs a path", hint='{"type": "sqlite", "path": "brain.sqlite"}')
+        return SqliteSettings(Path(data["path"]))
+    if kind == "postgres":
+        return _postgres(
+            data.get("connection_string") or data.get("url"), data.get("schema"), data.get("embedded")
+        )
+    if kind == "qdrant":
+        return _qdrant(data)
+    if kind == "pinecone":
+        return _pinecone(data)
+    return MemorySettings(str(data.get("name", "")))
+
+
+def _from_url(url: str) -> Settings:
+    scheme, colon, rest = url.partition(":")
+    scheme = scheme.lower() if colon else ""
+    if scheme in ("postgresql", "postgres"):
+        return _postgres(url, None, None)
+    if scheme == "postgresql+embedded":
+        path, query = _split_query(rest)
+        return _postgres(None, query.get("schema"), unquote(path))
+    if scheme == "sqlite":
+        return _sqlite_url(url, rest)
+    if scheme in ("qdrant", "qdrant+http", "qdrant+https"):
+        return _qdrant_url(scheme, rest)
+    if scheme in ("pinecone", "pinecone+http", "pinecone+https"):
+        return _pinecone_url(scheme, rest)
+    if scheme == "memory":
+        return MemorySettings(rest)
+    if colon and re.fullmatch(r"[a-z][a-z0-9+.-]+", scheme) and rest.startswith("//"):
+        raise ConfigError(
+            f"no store is addressed by {scheme}://",
+            hint="use a file name, sqlite:, postgresql:, qdrant: or pinecone: (memlift migrate --help)",
+        )
+    if not url:
+        raise ConfigError("the store's address is empty", hint="give a file name or a URL")
+    return SqliteSettings(Path(url))
+
+
+def _sqlite_url(url: str, rest: str) -> SqliteSettings:
+    # sqlite:///relative.db and sqlite:////absolute.db, as SQLAlchemy and others write them.
+    path = rest[3:] if rest.startswith("///") else rest
+    if rest.startswith("//") and not rest.startswith("///"):
+        raise ConfigError(
+            f"{url} names a host", hint="write sqlite:///relative.db or sqlite:////absolute/path.db"
+        )
+    if not path:
+        raise ConfigError("sqlite needs a path", hint="write sqlite:///relative.db")
+    return SqliteSettings(Path(unquote(path)))
+
+
+def _split_query(rest: str) -> tuple[str, dict[str, str]]:
+    path, _, query = rest.partition("?")
+    return path, dict(parse_qsl(query, keep_blank_values=True))
+
+
+def _postgres(conninfo: str | None, schema: str | None, embedded: str | Path | None) -> PostgresSettings:
+    if embedded is not None:
+        if not str(embedded):
+            raise ConfigError("an embedded Postgres needs a folder", hint="postgresql+embedded:./pgdata")
+        return PostgresSettings("", schema, Path(embedded))
+    conninfo = conninfo or ""
+    bare = urlsplit(conninfo) if "://" in conninfo else None
+    if not conninfo or (bare is not None and not bare.netloc and not bare.path and not bare.query):
+        conninfo = env("DATABASE_URL") or ""
+        if not conninfo:
+            raise ConfigError("no Postgres address given", hint="give postgresql://... or set DATABASE_URL")
+    if "://" in conninfo:
+        parts = urlsplit(conninfo)
+        if parts.scheme == "postgresql+embedded":
+            path, query = _split_query(conninfo.partition(":")[2])
+            return PostgresSettings("", schema or query.get("schema"), Path(unquote(path)))
+        if parts.scheme not in ("postgresql", "postgres"):
+            raise ConfigError(f"{parts.scheme}:// is no Postgres address", hint="write postgresql://...")
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+        schema = schema or next((v for k, v in pairs if k == "schema"), None)
+        query_left = urlencode([(k, v) for k, v in pairs if k != "schema"], quote_via=quote)
+        conninfo = urlunsplit(("postgresql", parts.netloc, parts.path, query_left, ""))
+    return PostgresSettings(conninfo, schema)
+
+
+def _qdrant(data: Mapping[str, Any]) -> QdrantSettings:
+    path, url = data.get("path"), data.get("url")
+    if path is None and not url:
+        url = env("QDRANT_URL")
+        if not url:
+            raise ConfigError(
+                "no Qdrant address given", hint="give qdrant+http://host:6333 or set QDRANT_URL"
+            )
+    key = data.get("api_key") or (env("QDRANT_API_KEY") if url else None)
+    port = data.get("grpc_port")
+    return QdrantSettings(
+        url=str(url) if url else None,
+        path=Path(path) if path is not None else None,
+        api_key=key,
+        prefix=str(data.get("prefix", "")),
+        sidecar=str(data["sidecar"]) if data.get("sidecar") else None,
+        grpc_port=int(port) if port is not None else None,
+    )
+
+
+def _qdrant_url(scheme: str, rest: str) -> QdrantSettings:
+    path, query = _split_query(rest)
+    unknown = sorted(set(query) - {"prefix", "sidecar", "grpc_port", "api_key"})
+    if unknown:
+        raise ConfigError(f"a Qdrant URL has no option {unknown[0]!r}", hint="prefix, sidecar, grpc_port")
+    if scheme == "qdrant":
+        return _qdrant({**query, "path": unquote(path)} if path else query)
+    return _qdrant({**query, "url": f"{scheme.removeprefix('qdrant+')}:{path}"})
+
+
+def _pinecone(data: Mapping[str, Any]) -> PineconeSettings:
+    index, host = data.get("index"), data.get("host")
+    if not index and not host:
+        host = env("PINECONE_INDEX_HOST")
+        if not host:
+            raise ConfigError(
+                "no Pinecone index given", hint="give pinecone:index-name or set PINECONE_INDEX_HOST"
+            )
+    key = data.get("api_key") or env("PINECONE_API_KEY")
+    if not key:
+        raise ConfigError("no Pinecone API key given", hint="set PINECONE_API_KEY")
+    return PineconeSettings(index, host, key, data.get("namespace"), data.get("sidecar"))
+
+
+def _pinecone_url(scheme: str, rest: str) -> PineconeSettings:
+    path, query = _split_query(rest)
+    unknown = sorted(set(query) - {"namespace", "sidecar", "api_key"})
+    if unknown:
+        raise ConfigError(f"a Pinecone URL has no option {unknown[0]!r}", hint="namespace, sidecar")
+    if scheme == "pinecone":
+        return _pinecone({**query, "index": unquote(path)} if path else query)
+    return _pinecone({**query, "host": f"{scheme.removeprefix('pinecone+')}:{path}"})

@@ -1,0 +1,206 @@
+"""What a store must offer to be read from and written to: the contract every backend keeps.
+
+A backend is a module (or package) with three functions and one line in
+`REGISTRY`:
+
+    source(settings) -> Source
+    target(settings) -> Target
+    fit(table, options) -> Fit      what its types can hold; needs no connection
+
+It translates its driver's errors into the one tree (`migrate.errors`) in one
+place, and imports neither the engine nor another backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from migrate.batch import Batch, Cursor, ExactCell, Row
+from migrate.fit import Fit
+from migrate.schema import NotCarried, Table
+
+__all__ = ["Fit", "Options", "Phase", "Position", "Source", "Standing", "Step", "Store", "Target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a user may choose about how tables are kept in a target.
+
+    json:  "jsonb" (queryable) or "text" (the bytes as they were).
+    index: "auto", "none" or "hnsw": whether vector indexes are built.
+    into_existing: write into tables that memlift did not make, after checking their columns.
+    """
+
+    json: str = "jsonb"
+    index: str = "auto"
+    into_existing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far one table of a plan has got. `cursor` is the source's, after the last durable row."""
+
+    table: str
+    cursor: Cursor = None
+    rows: int = 0
+    done: bool = False
+
+
+class Phase(StrEnum):
+    """When a step is done: keys before rows are compared, all else after."""
+
+    KEY = "key"
+    LINK = "link"
+    INDEX = "index"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something built after the rows are in. `run` is idempotent; it reports done and total units."""
+
+    table: str
+    name: str
+    phase: Phase
+    run: Callable[[Callable[[int, int], None]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a target holds before a run, seen without changing it.
+
+    state: "empty", "unfinished" (a run that can go on), "done" (an earlier run's rows).
+    plan:  the stored plan of that run, as JSON data.
+    strangers: planned names that are taken by tables memlift did not make.
+    """
+
+    state: str = "empty"
+    plan: dict[str, Any] | None = None
+    run: str | None = None
+    strangers: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Store(Protocol):
+    """What every open store has."""
+
+    def describe(self) -> str:
+        """Return its address without secrets."""
+        ...
+
+    def close(self) -> None:
+        """Let go of every handle. Idempotent."""
+        ...
+
+
+class Source(Store, Protocol):
+    """A store as it was at one moment: every read sees the same snapshot, nothing is changed."""
+
+    def tables(self) -> list[Table]:
+        """Return the tables that are carried, parents before children where keys say so."""
+        ...
+
+    def not_carried(self) -> list[NotCarried]:
+        """Return what is there and not carried, with the reason."""
+        ...
+
+    def count(self, table: Table) -> int:
+        """Return the exact number of rows."""
+        ...
+
+    def batches(self, table: Table, *, size: int, after: Cursor = None) -> Iterator[Batch]:
+        """Yield rows in a stable order, `size` at most at a time, all after a cursor.
+
+        Exact cells kept by an earlier run are put back. Raises RecordError for
+        a row that cannot be read (a damaged page).
+        """
+        ...
+
+    def ordered(self, table: Table) -> bool:
+        """Whether rows come in the order of their canonical keys (only a hint: it saves work)."""
+        ...
+
+
+class Target(Store, Protocol):
+    """A store that rows are written to. One run owns it at a time."""
+
+    def look(self, names: Sequence[str]) -> Standing:
+        """Say what stands there, without changing anything."""
+        ...
+
+    def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
+        """Become the owner (a lease that is kept alive) and store the plan.
+
+        Raises CheckpointError while another live run owns the target.
+        """
+        ...
+
+    def prepare(self, tables: Sequence[Table]) -> None:
+        """Create what is missing. Idempotent."""
+        ...
+
+    def positions(self) -> dict[str, Position]:
+        """Return where this run's tables stand, by name."""
+        ...
+
+    def append(self, batch: Batch, exact: Sequence[ExactCell]) -> None:
+        """Send rows; they are durable only after `commit`."""
+        ...
+
+    def commit(self, position: Position) -> None:
+        """Make what was appended and this position durable, together or in this order.
+
+        Raises LeaseLostError, and keeps nothing, when another run has taken over.
+        """
+        ...
+
+    def rollback(self) -> None:
+        """Forget what was appended and not committed. Idempotent, also on a broken connection."""
+        ...
+
+    def reconnect(self) -> None:
+        """Open the store again after a TransientError, still as the same owner."""
+        ...
+
+    def amend(
+        self, table: Table, rows: Sequence[Row], exact: Sequence[ExactCell], removed: Sequence[Row]
+    ) -> None:
+        """Upsert rows by key and remove the rows of given keys, in one transaction.
+
+        removed: keys, cells in `table.key` order. Durable on return.
+        """
+        ...
+
+    def clear(self, table: Table) -> None:
+        """Remove all rows of a table that this run made, with its exact cells and position."""
+        ...
+
+    def steps(self, tables: Sequence[Table]) -> list[Step]:
+        """Return what is to be built after the rows, in order. Empty where it already stands."""
+        ...
+
+    def finish(self) -> list[str]:
+        """Mark the run as done and return warnings."""
+        ...
+
+    def release(self) -> None:
+        """Give the lease back. Idempotent."""
+        ...
+
+    def undo(self) -> list[str]:
+        """Drop what memlift created here, and nothing else; return the names."""
+        ...
+
+
+@dataclass(slots=True)
+class Audit:
+    """What a pass over one table found, counted whole and listed in part."""
+
+    rows: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    misfits: int = 0
+    shown: list[dict[str, Any]] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)

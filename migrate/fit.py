@@ -1,0 +1,347 @@
+"""Which cells a target's types can hold, judged a column at a time.
+
+A backend names one rule for each column; everything else is here: finding the
+cells that do not fit, and turning a batch into rows that do fit plus the exact
+values that are kept beside them. A rule looks at a whole column with a few
+calls into C and looks at single cells only where that look was not enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import compress
+from typing import Any, Protocol
+
+from migrate import values, vectors
+from migrate.batch import ExactCell, Row
+from migrate.jsontext import jsonb_problem
+from migrate.schema import Table
+
+_NONE = type(None)
+INT64 = (-(2**63), 2**63 - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One cell (or, with column None, one row) that the target cannot hold as it is.
+
+    instead:  what is written in its place.
+    harmless: the value is there in the target's own form as well (a vector that
+              was JSON text): kept exactly, but no reason to refuse the run.
+    """
+
+    row: int
+    column: int | None
+    reason: str
+    instead: Any = None
+    harmless: bool = False
+
+
+class Rule(Protocol):
+    """What one column of a target can hold."""
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """Yield what does not fit (`column` is filled in by the caller); NULL always fits here."""
+        ...
+
+    def nearest(self, cell: Any) -> Any:
+        """Return a valid value to stand where NULL is not allowed."""
+        ...
+
+
+def _others(cells: Sequence[Any], kind: type, what: str) -> Iterator[Found]:
+    """Yield the cells of another type than the column's, where there are any."""
+    types = set(map(type, cells))
+    types.discard(kind)
+    types.discard(_NONE)
+    if types:
+        for i, cell in enumerate(cells):
+            if cell is not None and type(cell) is not kind:
+                yield Found(i, None, f"{_name(cell)} in a column of {what}")
+
+
+def _name(cell: Any) -> str:
+    return {int: "an integer", float: "a real", str: "a text", bytes: "a blob", bool: "a boolean"}[type(cell)]
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """Cells of one Python type and no other (`bytes`, `float`, `bool`)."""
+
+    type: type
+    what: str
+    zero: Any
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        return _others(cells, self.type, self.what)
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        return cell if type(cell) is self.type else self.zero
+
+
+@dataclass(frozen=True, slots=True)
+class Integers:
+    """Integers from `low` to `high`."""
+
+    low: int = INT64[0]
+    high: int = INT64[1]
+    what: str = "64-bit integers"
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        yield from _others(cells, int, "integers")
+        numbers = [c for c in cells if type(c) is int]
+        if numbers and (min(numbers) < self.low or max(numbers) > self.high):
+            for i, cell in enumerate(cells):
+                if type(cell) is int and not self.low <= cell <= self.high:
+                    yield Found(i, None, f"an integer beyond {self.what}")
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        if type(cell) is int:
+            return min(max(cell, self.low), self.high)
+        return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Doubles, and integers that a double holds exactly (SQLite's NUMERIC affinity).
+
+    Where the store itself keeps a whole double as an integer, reading gives the
+    integer back, so both forms are one value there.
+    """
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        if set(map(type, cells)) <= {float, _NONE}:
+            return
+        for i, cell in enumerate(cells):
+            if cell is None or type(cell) is float:
+                continue
+            if type(cell) is not int:
+                yield Found(i, None, f"{_name(cell)} in a column of numbers")
+            elif abs(cell) > 2**53:
+                yield Found(i, None, "an integer that a double cannot hold exactly")
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        return float(cell) if type(cell) is int and abs(cell) < 2**1023 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Text; `nul` and `invalid` say whether NUL and broken UTF-8 are allowed."""
+
+    nul: bool = False
+    invalid: bool = False
+    what: str = "texts"
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        yield from _others(cells, str, self.what)
+        joined = "".join(c for c in cells if type(c) is str)
+        suspect = not self.nul and "\0" in joined
+        if not self.invalid and not joined.isascii():
+            try:
+                joined.encode()
+            except UnicodeEncodeError:
+                suspect = True
+        if suspect:
+            for i, cell in enumerate(cells):
+                if type(cell) is str and (reason := self._reason(cell)):
+                    yield Found(i, None, reason)
+
+    def _reason(self, cell: str) -> str | None:
+        if not self.nul and "\0" in cell:
+            return "a NUL character in text"
+        if not self.invalid and any("\ud800" <= c <= "\udfff" for c in cell):
+            return "bytes that are no UTF-8 in text"
+        return None
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        if type(cell) is not str:
+            return ""
+        text = cell.replace("\0", "") if not self.nul else cell
+        return text if self.invalid else text.encode("utf-8", "replace").decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Jsonb:
+    """JSON texts that Postgres' `jsonb` takes and gives back as the same value."""
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        yield from _others(cells, str, "JSON")
+        for i, cell in enumerate(cells):
+            if type(cell) is str and (reason := jsonb_problem(cell)):
+                yield Found(i, None, reason)
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        return "null"
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Packed float32 vectors of one dimension, finite where the store asks for it."""
+
+    dim: int
+    finite: bool = True
+    nonzero: bool = False
+    legacy_json: bool = False
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        size = 4 * self.dim
+        if set(map(type, cells)) - {bytes, _NONE}:
+            yield from self._strangers(cells)
+        given = [c for c in cells if type(c) is bytes]
+        good = given
+        if set(map(len, given)) - {size}:
+            good = [c for c in given if len(c) == size]
+            for i, cell in enumerate(cells):
+                if type(cell) is bytes and len(cell) != size:
+                    yield Found(i, None, self._length(cell))
+        bad = set(vectors.not_finite(good, self.dim)) if self.finite else set()
+        zero = {j for j, c in enumerate(good) if not any(c)} if self.nonzero else set()
+        if bad or zero:
+            at = [i for i, c in enumerate(cells) if type(c) is bytes and len(c) == size]
+            for j in sorted(bad | zero):
+                yield Found(at[j], None, "NaN or infinity in a vector" if j in bad else "an all-zero vector")
+
+    def _strangers(self, cells: Sequence[Any]) -> Iterator[Found]:
+        for i, cell in enumerate(cells):
+            if cell is None or type(cell) is bytes:
+                continue
+            packed = vectors.from_json(cell) if self.legacy_json and type(cell) is str else None
+            if packed is not None and len(packed) == 4 * self.dim:
+                yield Found(i, None, "a vector written as JSON text", packed, harmless=True)
+            else:
+                yield Found(i, None, f"{_name(cell)} in a column of vectors")
+
+    def _length(self, cell: bytes) -> str:
+        if cell and len(cell) % 4 == 0:
+            return f"a vector of {len(cell) // 4} dimensions in a column of {self.dim}"
+        return f"{len(cell)} bytes, which is no float32 vector, in a column of vectors"
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        return vectors.pack([1.0] + [0.0] * (self.dim - 1)) if self.nonzero else bytes(4 * self.dim)
+
+
+@dataclass(frozen=True, slots=True)
+class Never:
+    """A column that the target has no place for: every value of it is kept beside."""
+
+    reason: str
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        for i, cell in enumerate(cells):
+            if cell is not None:
+                yield Found(i, None, self.reason)
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A rule for a column whose type has a check of its own for text values."""
+
+    base: Rule
+    problem: Callable[[str], str | None]
+    zero: Any = None
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        yield from self.base.check(cells)
+        for i, cell in enumerate(cells):
+            if type(cell) is str and (reason := self.problem(cell)):
+                yield Found(i, None, reason)
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        return self.zero
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a target can hold of one table.
+
+    rules:    one for each column.
+    not_null: positions of the columns where NULL is not allowed.
+    key:      positions of the cells that name a row (key and NOT NULL unique
+              columns): where one does not fit, the whole row is kept beside.
+    problems: what does not fit of the table itself (a name that is too long).
+    keyed:    whether rows have a key by which an exact cell finds its row.
+    """
+
+    table: Table
+    rules: tuple[Rule, ...]
+    not_null: frozenset[int] = frozenset()
+    key: frozenset[int] = frozenset()
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    keyed: bool = field(default=True)
+
+    def check(self, columns: Sequence[Sequence[Any]]) -> list[Found]:
+        """Return what does not fit of rows given as columns; an empty list is the usual answer."""
+        found: list[Found] = []
+        for at, (rule, cells) in enumerate(zip(self.rules, columns, strict=True)):
+            found += (Found(f.row, at, f.reason, f.instead, f.harmless) for f in rule.check(cells))
+            if at in self.not_null and None in cells:
+                reason = "NULL in a key" if at in self.key else "NULL where the column allows none"
+                found += (Found(i, at, reason) for i, cell in enumerate(cells) if cell is None)
+        return found
+
+    def split(self, rows: Sequence[Row], found: Sequence[Found]) -> tuple[list[Row], list[ExactCell]]:
+        """Return rows that fit, and the exact values kept beside them."""
+        kinds = [c.kind for c in self.table.columns]
+        by_row: dict[int, list[Found]] = {}
+        for f in found:
+            by_row.setdefault(f.row, []).append(f)
+        kept, exact = list(rows), []
+        whole: set[int] = set()
+        for i, ours in by_row.items():
+            row = rows[i]
+            if not self.keyed or any(f.column in self.key for f in ours):
+                reason = "; ".join(dict.fromkeys(f.reason for f in ours))
+                exact.append(ExactCell(self.table.name, None, None, reason, values.exact_row(kinds, row)))
+                whole.add(i)
+                continue
+            key, cells = values.row_key(self.table, row), list(row)
+            for f in ours:
+                at = f.column
+                if at is None:
+                    continue
+                name = self.table.columns[at].name
+                exact.append(
+                    ExactCell(self.table.name, key, name, f.reason, values.exact(kinds[at], row[at]))
+                )
+                cells[at] = f.instead
+                if f.instead is None and at in self.not_null:
+                    cells[at] = self.rules[at].nearest(row[at])
+            kept[i] = tuple(cells)
+        if whole:
+            kept = list(compress(kept, (i not in whole for i in range(len(kept)))))
+        return kept, exact
+
+
+def size_of(columns: Sequence[Sequence[Any]]) -> int:
+    """Return the bytes of cells given as columns: texts and blobs by length, all else as 8."""
+    total = 0
+    for cells in columns:
+        types = set(map(type, cells))
+        if types <= {str} or types <= {bytes}:
+            total += sum(map(len, cells))
+        elif types & {str, bytes}:
+            total += sum(len(c) if isinstance(c, (str, bytes)) else 8 for c in cells if c is not None)
+        else:
+            total += 8 * len(cells)
+    return total
