@@ -1,0 +1,1 @@
+"""What the tables of agent frameworks mean."""
