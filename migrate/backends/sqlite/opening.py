@@ -1,0 +1,360 @@
+"""Open a SQLite file as a source without touching it.
+
+No way of SQLite fits every state of a file, and the wrong one loses rows in
+silence: `immutable=1` on the file of a live WAL writer saw 0 of 100 committed
+rows; `mode=ro` creates `-wal` and `-shm` beside a file that was closed cleanly.
+So the state decides (`Opened.how`):
+
+wal        `-wal` and `-shm` are there: read with SQLite's own locks, `-shm` not
+           written. Writers go on; so do checkpoints, up to this snapshot.
+no-lock    `-wal` without `-shm` (a copied pair, a killed writer): both read
+           without locks, as creating `-shm` is the only way to have them.
+immutable  a WAL database that was closed cleanly: only the file itself is read.
+locks      a rollback-journal database: read under SQLite's shared lock, which
+           makes its writers wait at commit until the source is closed.
+copy       a `-journal` of a killed writer: file and journal are copied into a
+           private folder and rolled back there.
+
+In `no-lock` and `immutable` no lock keeps a writer that comes later away;
+`Opened.check()` finds what it did. What is left is a race of microseconds: a
+last writer that closes between the look at its `-wal` and the opening of it
+can make SQLite create an empty `-wal` again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sqlite3
+import stat
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from migrate.backends.sqlite.hostile import (
+    HEADER_BYTES,
+    allow_reading_only,
+    distrust,
+    explaining,
+    names_super_journal,
+    parse_header,
+    refuse_truncated,
+    wal_has_commit,
+)
+from migrate.errors import BackendError, ConfigError, TransientError
+
+# Seconds that SQLite itself waits for a lock; longer waits are the caller's retries.
+_BUSY_TIMEOUT_S = 1.0
+# A second change within one tick of the kernel's clock (4 to 10 ms) leaves the mtime as it was.
+_CLOCK_TICK_S = 0.02
+# Looks at a source whose files come and go meanwhile, a tick apart.
+_ATTEMPTS = 5
+_COPY_BYTES = 8 * 2**20
+
+_URI_OPTIONS = {
+    "wal": "mode=ro&readonly_shm=1",
+    "no-lock": "mode=ro&vfs=unix-none",
+    "immutable": "mode=ro&immutable=1",
+    "locks": "mode=ro&readonly_shm=1",  # so that a file that turns WAL just now gets no -shm from us
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A source in one read transaction: every reading sees the rows committed before it was opened.
+
+    connection: usable from any thread, by one at a time; it can only read, and
+                cannot end its transaction (see `allow_reading_only`).
+    how:        the way it is read, a word of this module's list, for reports.
+    """
+
+    connection: sqlite3.Connection
+    how: str
+    _changed: Callable[[], str | None] = field(repr=False)
+    _closing: ExitStack = field(repr=False)
+
+    def check(self) -> None:
+        """Raise BackendError where the file changed in a way that this way of reading does not see.
+
+        What was read before is then in doubt, too. Call it after reading and
+        before anything read is declared complete.
+        """
+        if (change := self._changed()) is not None:
+            raise BackendError(
+                f"the source changed while it was read without its writers' locks: {change}",
+                hint="run it again; stop the programs that write to the source, or keep them running",
+                way=self.how,
+            )
+
+    def close(self) -> None:
+        """End the transaction and remove private copies; again is harmless."""
+        self._closing.close()
+
+
+def open_source(path: Path) -> Opened:
+    """Open a file for reading; nothing is created, changed or deleted beside it.
+
+    Raises ConfigError for what is no readable SQLite database, TransientError
+    where another program holds it exclusively or is changing it just now.
+    """
+    with ExitStack() as stack, explaining(path):
+        place = _real(path)
+        descriptor = stack.enter_context(_descriptor(place))
+        for _ in range(_ATTEMPTS):
+            before = _look(place, descriptor)
+            how = _way(before, place, path)
+            with ExitStack() as attempt:
+                try:
+                    connection = _connect(place, how) if how != "copy" else None
+                except sqlite3.OperationalError as exc:
+                    if exc.sqlite_errorname != "SQLITE_READONLY_ROLLBACK":
+                        if _look(place, descriptor) == before:
+                            raise
+                        continue  # a writer came or went between the look and the opening
+                    how, connection = "copy", None
+                if connection is None:
+                    connection = _connect_copy(place, descriptor, attempt, path)
+                attempt.callback(connection.close)
+                if _changed_since(before, "copying" if how == "copy" else how, place, descriptor):
+                    continue
+                stack.push(attempt.pop_all())
+            return Opened(
+                connection, how, partial(_changed_since, before, how, place, descriptor), stack.pop_all()
+            )
+        raise TransientError("the source changes while it is being opened", file=str(path))
+
+
+def identity(path: Path) -> dict[str, int]:
+    """Return what tells one state of a file from another, for plans and notes.
+
+    Free of device and inode numbers, so that a copy which keeps the mtime
+    counts as the same. What a writer has only in its `-wal` does not show.
+    """
+    with explaining(path):
+        place = _real(path)
+        with _descriptor(place) as descriptor:
+            look = _look(place, descriptor)
+        header = parse_header(look.head, look.main.size, path)
+        return {
+            "size": look.main.size,
+            "page_size": header.page_size,
+            "change_counter": header.change_counter,
+            "schema_cookie": header.schema_cookie,
+            "user_version": header.user_version,
+            "mtime_ns": look.main.mtime_ns,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """One file as `stat` has it."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A database and the files beside it at one moment; `wal_head` has the salts of this round of the WAL."""
+
+    main: _Stamp
+    head: bytes
+    wal: _Stamp | None
+    wal_head: bytes
+    shm: bool
+    journal: _Stamp | None
+    journal_begun: bool  # its first byte is not zero: it may be hot, SQLite decides under its locks
+
+
+def _beside(place: Path, suffix: str) -> Path:
+    return place.with_name(place.name + suffix)
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        info = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return _Stamp(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    try:
+        with open(path, "rb") as file:  # never the database itself: see _descriptor
+            return file.read(count)
+    except FileNotFoundError:
+        return b""
+
+
+def _look(place: Path, descriptor: int) -> _Look:
+    main, wal, journal = (_stamp(_beside(place, s)) for s in ("", "-wal", "-journal"))
+    if main is None:
+        raise FileNotFoundError(place)
+    now_ns = time.time_ns()
+    if any(s and 0 <= now_ns - s.mtime_ns < _CLOCK_TICK_S * 1e9 for s in (main, wal, journal)):
+        time.sleep(_CLOCK_TICK_S)
+        main, wal, journal = (_stamp(_beside(place, s)) for s in ("", "-wal", "-journal"))
+        if main is None:
+            raise FileNotFoundError(place)
+    return _Look(
+        main=main,
+        head=os.pread(descriptor, HEADER_BYTES, 0),
+        wal=wal,
+        wal_head=_first_bytes(_beside(place, "-wal"), 32) if wal else b"",
+        shm=os.path.exists(_beside(place, "-shm")),
+        journal=journal,
+        journal_begun=_first_bytes(_beside(place, "-journal"), 1) not in (b"", b"\0") if journal else False,
+    )
+
+
+def _way(look: _Look, place: Path, path: Path) -> str:
+    header = parse_header(look.head, look.main.size, path)
+    if look.wal and look.shm:
+        return "wal"
+    # SQLite reads a -wal even where the header says rollback journal.
+    if look.journal_begun and (header.wal or look.wal):
+        return "copy"
+    if look.wal and wal_has_commit(_beside(place, "-wal")):
+        return "no-lock"
+    if not look.journal_begun:
+        refuse_truncated(header, look.main.size, path)
+    return "immutable" if header.wal or look.wal else "locks"
+
+
+def _changed_since(before: _Look, how: str, place: Path, descriptor: int) -> str | None:
+    """Say what changed of that which this way of reading relies on, or None."""
+    if how in ("wal", "copy"):
+        return None  # SQLite's locks, or files of our own
+    now = _look(place, descriptor)
+    if (now.main, now.head) != (before.main, before.head):
+        return "the file was written or replaced"
+    if how == "copying" and (now.journal, now.wal) != (before.journal, before.wal):
+        return "its journal was written"
+    if how == "no-lock" and (now.wal is None or now.wal_head != before.wal_head):
+        return "its -wal was begun anew"  # that it only grew is fine: the new rows come after our snapshot
+    return None
+
+
+def _connect(place: Path, how: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{place.as_uri()}?{_URI_OPTIONS[how]}",
+        uri=True,
+        timeout=_BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        distrust(connection)
+        if how == "no-lock":  # keeps the index of the WAL in memory instead of in a -shm
+            connection.execute("PRAGMA locking_mode=exclusive").close()
+        connection.execute("BEGIN")
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()  # the snapshot begins here
+        allow_reading_only(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_copy(place: Path, descriptor: int, attempt: ExitStack, path: Path) -> sqlite3.Connection:
+    journal = _beside(place, "-journal")
+    if names_super_journal(journal):
+        raise ConfigError(
+            "a transaction over several databases was cut off in this file",
+            hint="open it once with the program that writes to it, which rolls the transaction back",
+            file=str(path),
+        )
+    folder = attempt.enter_context(tempfile.TemporaryDirectory(prefix="memlift-"))
+    needed, free = os.stat(place).st_size + os.stat(journal).st_size, shutil.disk_usage(folder).free
+    if needed > free:
+        raise ConfigError(
+            f"no room for a private copy: {needed} bytes needed in {folder}, {free} free",
+            hint="set TMPDIR to a folder with more room, or open the source once with its own program",
+            file=str(path),
+        )
+    copy = Path(folder) / "source.db"
+    with open(copy, "wb") as file:
+        at = 0
+        while part := os.pread(descriptor, _COPY_BYTES, at):
+            at += file.write(part)
+    for suffix in ("-journal", "-wal"):
+        if os.path.exists(_beside(place, suffix)):
+            shutil.copyfile(_beside(place, suffix), _beside(copy, suffix))
+    with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+        distrust(connection)
+        connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()  # rolls back
+    size = os.stat(copy).st_size
+    refuse_truncated(parse_header(_first_bytes(copy, HEADER_BYTES), size, path), size, path)
+    return _connect(copy, "immutable")
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path, strict=True))  # SQLite looks for -wal beside the file that is meant
+
+
+@dataclass(slots=True)
+class _Held:
+    descriptors: list[int]
+    users: int
+
+
+_held: dict[tuple[int, int], _Held] = {}  # by device and inode
+_held_lock = threading.Lock()
+
+
+@contextmanager
+def _descriptor(place: Path) -> Iterator[int]:
+    """Give a descriptor of a database, for the bytes that SQLite does not tell.
+
+    Closing *any* descriptor of a file drops all locks that this process has on
+    it (POSIX), also those of SQLite and of an agent that we run inside of. So
+    there is one for all users of a file, and it is closed only when no
+    connection of ours is left and the file has no locks.
+    """
+    with _held_lock:
+        info = os.stat(place)
+        _refuse_special(info.st_mode)
+        held = _held.get((info.st_dev, info.st_ino))
+        if held is None:
+            descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a fifo must not block
+            info = os.fstat(descriptor)
+            held = _held.setdefault((info.st_dev, info.st_ino), _Held([], 0))
+            held.descriptors.append(descriptor)
+        held.users += 1
+    try:
+        _refuse_special(info.st_mode)
+        yield held.descriptors[0]
+    finally:
+        with _held_lock:
+            held.users -= 1
+            for key, one in list(_held.items()):
+                if one.users == 0 and not _locked(one.descriptors[0]):
+                    for descriptor in one.descriptors:
+                        os.close(descriptor)
+                    del _held[key]
+
+
+def _refuse_special(mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError("it is a folder")
+    if not stat.S_ISREG(mode):
+        raise OSError("it is not a regular file, but a device, pipe or socket")
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether anybody, this process included, has a lock on the file; only Linux can tell."""
+    if sys.platform != "linux":
+        return False
+    question = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
+    return bool(struct.unpack("hhqqi", answer)[0] != fcntl.F_UNLCK)
