@@ -230,10 +230,10 @@ def distrust(connection: sqlite3.Connection) -> None:
 def allow_reading_only(connection: sqlite3.Connection) -> None:
     """Refuse everything but SELECT from tables and pragmas that only tell ("not authorized").
 
-    Also refused: views and what they call (a hostile view may never end),
-    recursion, ATTACH, and the end of the transaction, so that nobody gives up
-    the snapshot by a stray commit. Asked when a statement is prepared, not per
-    row: fetching costs nothing more.
+    Also refused: views, as a hostile one may never end (and WITH, which looks
+    the same from here); ATTACH; the end of the transaction, so that nobody
+    gives up the snapshot by a stray commit. SQLite asks when it prepares a
+    statement, not for each row.
     """
     connection.set_authorizer(_authorize)
 
@@ -241,9 +241,13 @@ def allow_reading_only(connection: sqlite3.Connection) -> None:
 def _authorize(
     action: int, first: str | None, second: str | None, database: str | None, via: str | None
 ) -> int:
-    if via is not None:  # a view or a trigger of the file wants it
+    if via is not None:  # a view, or a name of WITH
         return sqlite3.SQLITE_DENY
     if action in (sqlite3.SQLITE_READ, sqlite3.SQLITE_SELECT):
+        return sqlite3.SQLITE_OK
+    if action == sqlite3.SQLITE_UPDATE and first in ("sqlite_master", "sqlite_schema"):
+        # Asked when a virtual table or a pragma_...() is set up, and nothing is written then. A real
+        # UPDATE fails in any case: the file is opened read-only, and writable_schema stays off.
         return sqlite3.SQLITE_OK
     if action == sqlite3.SQLITE_FUNCTION and second not in _DANGEROUS_FUNCTIONS:
         return sqlite3.SQLITE_OK
