@@ -1,1 +1,27 @@
-"""memlift: move an agent's memory between stores; nothing lost, and proof of it."""
+"""memlift: move an agent's memory between stores; nothing lost, and proof of it.
+
+Importing this package loads no driver: a store's own library is imported when
+a store of that kind is opened.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from migrate.api import MigrationEngine, migrate, undo, verify
+    from migrate.report import Report
+
+__all__ = ["MigrationEngine", "Report", "migrate", "undo", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("MigrationEngine", "migrate", "undo", "verify"):
+        from migrate import api
+
+        return getattr(api, name)
+    if name == "Report":
+        from migrate.report import Report
+
+        return Report
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

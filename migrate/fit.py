@@ -9,7 +9,7 @@ calls into C and looks at single cells only where that look was not enough.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import compress
 from typing import Any, Protocol
 
@@ -279,6 +279,7 @@ class Fit:
     key:      positions of the cells that name a row (key and NOT NULL unique
               columns): where one does not fit, the whole row is kept beside.
     problems: what does not fit of the table itself (a name that is too long).
+    types:    the target's type of each column, for a plan.
     keyed:    whether rows have a key by which an exact cell finds its row.
     """
 
@@ -288,7 +289,8 @@ class Fit:
     key: frozenset[int] = frozenset()
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    keyed: bool = field(default=True)
+    keyed: bool = True
+    types: tuple[tuple[str, str], ...] = ()
 
     def check(self, columns: Sequence[Sequence[Any]]) -> list[Found]:
         """Return what does not fit of rows given as columns; an empty list is the usual answer."""

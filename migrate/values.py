@@ -129,7 +129,7 @@ def exact(kind: Kind, cell: Any) -> bytes:
     return _head(_TAGS[own], len(payload)) + payload
 
 
-def exact_row(kinds: Sequence[Kind], row: Row) -> bytes:
+def exact_row(kinds: Sequence[Kind], row: Sequence[Any]) -> bytes:
     """Return bytes from which `from_exact_row` gives the very same row back."""
     return _tuple_head(len(row)) + b"".join(map(exact, kinds, row))
 

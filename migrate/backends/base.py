@@ -14,12 +14,13 @@ place, and imports neither the engine nor another backend.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from migrate.batch import Batch, Cursor, ExactCell, Row
 from migrate.fit import Fit
+from migrate.layouts.base import Layout
 from migrate.schema import NotCarried, Table
 
 __all__ = ["Fit", "Options", "Phase", "Position", "Source", "Standing", "Step", "Store", "Target"]
@@ -32,11 +33,15 @@ class Options:
     json:  "jsonb" (queryable) or "text" (the bytes as they were).
     index: "auto", "none" or "hnsw": whether vector indexes are built.
     into_existing: write into tables that memlift did not make, after checking their columns.
+    layout: the framework whose own DDL a store may use.
+    workers: how many processes a server may use to build one index; 1 leaves it to the server.
     """
 
     json: str = "jsonb"
     index: str = "auto"
     into_existing: bool = False
+    layout: Layout | None = None
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +123,14 @@ class Source(Store, Protocol):
         """
         ...
 
-    def ordered(self, table: Table) -> bool:
-        """Whether rows come in the order of their canonical keys (only a hint: it saves work)."""
-        ...
-
 
 class Target(Store, Protocol):
-    """A store that rows are written to. One run owns it at a time."""
+    """A store that rows are written to. One run owns it at a time.
+
+    say: is told, in a line, of anything a person waits for.
+    """
+
+    say: Callable[[str], None]
 
     def look(self, names: Sequence[str]) -> Standing:
         """Say what stands there, without changing anything."""
@@ -143,6 +149,10 @@ class Target(Store, Protocol):
 
     def positions(self) -> dict[str, Position]:
         """Return where this run's tables stand, by name."""
+        ...
+
+    def owned(self) -> frozenset[str]:
+        """Return the tables that this run created: it may change all that is in them."""
         ...
 
     def append(self, batch: Batch, exact: Sequence[ExactCell]) -> None:
@@ -173,16 +183,16 @@ class Target(Store, Protocol):
         """
         ...
 
-    def clear(self, table: Table) -> None:
-        """Remove all rows of a table that this run made, with its exact cells and position."""
-        ...
-
     def steps(self, tables: Sequence[Table]) -> list[Step]:
         """Return what is to be built after the rows, in order. Empty where it already stands."""
         ...
 
     def finish(self) -> list[str]:
         """Mark the run as done and return warnings."""
+        ...
+
+    def quarantine(self) -> str | None:
+        """Return where exact values are kept, or None where there are none."""
         ...
 
     def release(self) -> None:
@@ -192,15 +202,3 @@ class Target(Store, Protocol):
     def undo(self) -> list[str]:
         """Drop what memlift created here, and nothing else; return the names."""
         ...
-
-
-@dataclass(slots=True)
-class Audit:
-    """What a pass over one table found, counted whole and listed in part."""
-
-    rows: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-    misfits: int = 0
-    shown: list[dict[str, Any]] = field(default_factory=list)
-    notes: dict[str, int] = field(default_factory=dict)

@@ -108,7 +108,7 @@ class FolderStore:
             while chunk := file.read(_CHUNK):
                 yield chunk
 
-    def list(self, under: str = "") -> Iterator[ObjectInfo]:
+    def objects(self, under: str = "") -> Iterator[ObjectInfo]:
         if not self._root.is_dir():
             return
         found: list[ObjectInfo] = []
@@ -141,13 +141,15 @@ class FolderStore:
     def stale_uploads(self, under: str) -> list[StaleUpload]:
         found: list[StaleUpload] = []
         for part in sorted(self._root.rglob(f"{_PART}*")) if self._root.is_dir() else ():
-            key = part.relative_to(self._root).as_posix()
+            token = part.relative_to(self._root).as_posix()
+            name = part.name.removeprefix(_PART).partition("-")[2]
+            key = part.with_name(name).relative_to(self._root).as_posix() if name else token
             if key.startswith(under) and not _held(part):
-                found.append(StaleUpload(key, "", _time(part.lstat().st_mtime)))
+                found.append(StaleUpload(key, token, _time(part.lstat().st_mtime)))
         return found
 
     def abort_stale(self, upload: StaleUpload) -> None:
-        (self._root / upload.key).unlink(missing_ok=True)
+        (self._root / upload.token).unlink(missing_ok=True)
 
     def now(self) -> datetime:
         return datetime.now(UTC)

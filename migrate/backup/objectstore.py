@@ -84,7 +84,7 @@ class ObjectStore(Protocol):
     def stream(self, key: str) -> Iterator[bytes]:
         """Read an object in pieces of at most 1 MiB; goes on by range after a lost connection."""
 
-    def list(self, under: str = "") -> Iterator[ObjectInfo]:
+    def objects(self, under: str = "") -> Iterator[ObjectInfo]:
         """All objects whose key begins with `under`, all pages, in key order."""
 
     def labels(self, key: str) -> dict[str, str] | None:

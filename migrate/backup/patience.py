@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from migrate.errors import InterruptedRunError, TransientError
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -49,3 +50,38 @@ class Patience:
                     raise
                 self.cancel.wait(pause)
                 bound = min(bound * 2, self.cap_s)
+
+
+def parallel(function: Callable[[S], T], items: list[S], *, workers: int) -> list[T]:
+    """Return [function(item) ...] in order, computed by daemon threads; raises the first error.
+
+    Not a ThreadPoolExecutor: its threads are waited for at exit, and a process
+    that was told to stop must not wait for a slow store.
+    """
+    results: dict[int, T] = {}
+    errors: list[BaseException] = []
+    todo = iter(enumerate(items))
+    lock = threading.Lock()
+
+    def work() -> None:
+        while not errors:
+            with lock:
+                number, item = next(todo, (-1, None))
+            if number < 0:
+                return
+            try:
+                results[number] = function(item)  # type: ignore[arg-type]
+            except BaseException as exc:  # carried to the caller's thread
+                errors.append(exc)
+
+    threads = [
+        threading.Thread(target=work, name="memlift-read", daemon=True)
+        for _ in range(min(workers, len(items)))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return [results[number] for number in range(len(items))]

@@ -65,7 +65,7 @@ class AgentOS:
 
     def sqlite_after(self, tables: Sequence[Table]) -> list[str]:
         """See `Layout.sqlite_after`: the indexes, and the full-text index over the traces."""
-        return agentos_sql.after([t for t in tables if t.name in brain(list(tables))])
+        return agentos_sql.after(tables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,8 @@ def _with_keys(
 ) -> tuple[Table, list[str]]:
     """Fill in the role and, where a store declares no key at all, the framework's keys.
 
-    Copies made by other tools have none. The framework's key is taken unless
-    sampled rows show that it is none here.
+    Copies made by other tools have none. The framework's key, and its NOT NULL,
+    are taken unless sampled rows show that it is no key here.
     """
     table = replace(table, role=model.role)
     notes: list[str] = []
@@ -126,7 +126,9 @@ def _with_keys(
         links = table.foreign_keys or tuple(
             f for f in model.foreign_keys if f.parent in parents and parents[f.parent].key == f.parent_columns
         )
-        table = replace(table, key=model.key, foreign_keys=links)
+        needed = {c.name for c in model.columns if not c.nullable}
+        columns = tuple(replace(c, nullable=c.nullable and c.name not in needed) for c in table.columns)
+        table = replace(table, columns=columns, key=model.key, foreign_keys=links)
     numbered = {c.name for c in model.columns if c.identity and table.key == (c.name,)}
     columns = tuple(replace(c, identity=True) if c.name in numbered else c for c in table.columns)
     return table.with_columns(columns), notes

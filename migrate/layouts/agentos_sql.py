@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from migrate.layouts.agentos_schema import match
-from migrate.schema import Column, ForeignKey, Index, Table
+from migrate.schema import Column, ForeignKey, Index, Kind, Table
 
 # Its rows are found by the rowids of `memory_traces`, which a copy may change,
 # so the index is made again and never copied.
@@ -18,13 +18,13 @@ _REBUILD_FTS = f"INSERT INTO {FTS}({FTS}) VALUES('rebuild')"
 
 
 def create_table(table: Table) -> str | None:
-    """Return the framework's CREATE TABLE for a table, or None where it is not quite the framework's.
+    """Return the framework's CREATE TABLE for a table that a layout has read, or None where it is not fit.
 
-    A table with other columns or another key is made from its own description,
-    so that nothing of it is lost. Foreign keys are those that the table has: a
-    parent that stays behind is not referred to.
+    A table with other columns, types or keys is made from its own description,
+    so that nothing of it is lost or changed. Foreign keys are those that the
+    table has: a parent that stays behind is not referred to.
     """
-    model = match_exactly(table)
+    model = as_made(table)
     if model is None:
         return None
     lines = [_column(c, model) for c in model.columns]
@@ -36,24 +36,41 @@ def create_table(table: Table) -> str | None:
     return f"CREATE TABLE IF NOT EXISTS {table.name} (\n  {body}\n)"
 
 
-def match_exactly(table: Table) -> Table | None:
-    """Return the framework's table of the same columns and key, or None."""
+def as_made(table: Table) -> Table | None:
+    """Return the framework's own description of a table, or None where the two differ in what rows they take."""
     found = match(table)
-    if found is None or table.key != found.model.key:
+    if found is None or table.role != found.model.role or table.key != found.model.key:
         return None
-    return found.model if len(table.columns) == len(found.model.columns) else None
+    if len(table.columns) != len(found.model.columns):
+        return None
+    takes = all(_takes(c, table.column(c.name), table.dialect) for c in found.model.columns)
+    return found.model if takes else None
+
+
+def _takes(model: Column, column: Column, dialect: str) -> bool:
+    """Whether a framework's column keeps every cell of a given one as it is.
+
+    An INTEGER column of SQLite makes a number of the text '12', and a REAL one
+    makes 1.0 of 1, so the types have to be alike.
+    """
+    if not model.nullable and column.nullable:
+        return False
+    if model.declared == "BLOB":  # changes nothing that is put into it
+        return True
+    if dialect == "sqlite":
+        return column.declared.upper() == model.declared
+    return column.kind is model.kind or (model.kind is Kind.JSON and column.kind is Kind.TEXT)
 
 
 def after(tables: Sequence[Table]) -> list[str]:
-    """Return the framework's indexes and the full-text index over the traces. Idempotent."""
+    """Return the framework's indexes, and the full-text index over the traces. Idempotent."""
     statements = []
     for table in tables:
-        found = match(table)
-        if found is None:
-            continue
-        statements += [_create_index(table.name, index) for index in found.model.indexes]
-        if table.name == "memory_traces" and not table.without_rowid:
-            statements += [_CREATE_FTS, _REBUILD_FTS]
+        model = as_made(table)
+        if model is not None:
+            statements += [_create_index(table.name, index) for index in model.indexes]
+            if table.name == "memory_traces":
+                statements += [_CREATE_FTS, _REBUILD_FTS]
     return statements
 
 

@@ -23,6 +23,7 @@ can make SQLite create an empty `-wal` again.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -55,8 +56,8 @@ from migrate.errors import BackendError, ConfigError, TransientError
 _BUSY_TIMEOUT_S = 1.0
 # A second change within one tick of the kernel's clock (4 to 10 ms) leaves the mtime as it was.
 _CLOCK_TICK_S = 0.02
-# Looks at a source whose files come and go meanwhile, a tick apart.
-_ATTEMPTS = 5
+# Against a writer that closes the file after every transaction, 1800 times a second, one in N failed.
+_ATTEMPTS = 20
 _COPY_BYTES = 8 * 2**20
 
 _URI_OPTIONS = {
@@ -65,6 +66,7 @@ _URI_OPTIONS = {
     "immutable": "mode=ro&immutable=1",
     "locks": "mode=ro&readonly_shm=1",  # so that a file that turns WAL just now gets no -shm from us
 }
+_LOCKLESS = ("no-lock", "immutable", "copy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,31 +107,52 @@ def open_source(path: Path) -> Opened:
     Raises ConfigError for what is no readable SQLite database, TransientError
     where another program holds it exclusively or is changing it just now.
     """
-    with ExitStack() as stack, explaining(path):
+    with explaining(path):
         place = _real(path)
-        descriptor = stack.enter_context(_descriptor(place))
         for _ in range(_ATTEMPTS):
-            before = _look(place, descriptor)
-            how = _way(before, place, path)
-            with ExitStack() as attempt:
-                try:
-                    connection = _connect(place, how) if how != "copy" else None
-                except sqlite3.OperationalError as exc:
-                    if exc.sqlite_errorname != "SQLITE_READONLY_ROLLBACK":
-                        if _look(place, descriptor) == before:
-                            raise
-                        continue  # a writer came or went between the look and the opening
-                    how, connection = "copy", None
-                if connection is None:
-                    connection = _connect_copy(place, descriptor, attempt, path)
-                attempt.callback(connection.close)
-                if _changed_since(before, "copying" if how == "copy" else how, place, descriptor):
-                    continue
-                stack.push(attempt.pop_all())
-            return Opened(
-                connection, how, partial(_changed_since, before, how, place, descriptor), stack.pop_all()
-            )
-        raise TransientError("the source changes while it is being opened", file=str(path))
+            with ExitStack() as stack:
+                if (opened := _attempt(place, path, stack)) is not None:
+                    return opened
+        raise TransientError(
+            "the source changes while it is being opened",
+            hint="its writers open and close it all the time; try again, or stop them for a moment",
+            file=str(path),
+        )
+
+
+def _attempt(place: Path, path: Path, stack: ExitStack) -> Opened | None:
+    """Open by the state of the files, or return None where that changed meanwhile."""
+    descriptor = stack.enter_context(_descriptor(place))
+    before = _look(place, descriptor)
+    how = _way(before, place, path)
+    if how in _LOCKLESS and _just_written(before):
+        time.sleep(_CLOCK_TICK_S)
+        if _look(place, descriptor) != before:
+            return None
+    try:
+        connection = _connect(place, how) if how != "copy" else None
+    except sqlite3.Error as exc:
+        if exc.sqlite_errorname == "SQLITE_READONLY_ROLLBACK":
+            how, connection = "copy", None
+        elif exc.sqlite_errorname.startswith("SQLITE_BUSY") or _look(place, descriptor) == before:
+            raise
+        else:
+            return None
+    if connection is None:
+        connection = _connect_copy(place, descriptor, stack, path)
+    stack.callback(connection.close)
+    now = _look(place, descriptor)
+    if how == "locks":
+        before = now  # from here on our lock keeps writers away
+    changed = now != before if how == "copy" else _changed(before, now, how)
+    if changed or not now.same_file:
+        return None
+    if how in ("locks", "immutable"):
+        header = parse_header(now.head, now.main.size, path)
+        if header.wal != (how == "immutable") and not now.wal:
+            return None  # it changed its journal mode
+        refuse_truncated(header, now.main.size, path)
+    return Opened(connection, how, partial(_changed_since, before, how, place, descriptor), stack.pop_all())
 
 
 def identity(path: Path) -> dict[str, int]:
@@ -168,6 +191,7 @@ class _Look:
     """A database and the files beside it at one moment; `wal_head` has the salts of this round of the WAL."""
 
     main: _Stamp
+    same_file: bool  # our descriptor is of the file that now has this name
     head: bytes
     wal: _Stamp | None
     wal_head: bytes
@@ -199,15 +223,11 @@ def _first_bytes(path: Path, count: int) -> bytes:
 def _look(place: Path, descriptor: int) -> _Look:
     main, wal, journal = (_stamp(_beside(place, s)) for s in ("", "-wal", "-journal"))
     if main is None:
-        raise FileNotFoundError(place)
-    now_ns = time.time_ns()
-    if any(s and 0 <= now_ns - s.mtime_ns < _CLOCK_TICK_S * 1e9 for s in (main, wal, journal)):
-        time.sleep(_CLOCK_TICK_S)
-        main, wal, journal = (_stamp(_beside(place, s)) for s in ("", "-wal", "-journal"))
-        if main is None:
-            raise FileNotFoundError(place)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    held = os.fstat(descriptor)
     return _Look(
         main=main,
+        same_file=(held.st_dev, held.st_ino) == (main.device, main.inode),
         head=os.pread(descriptor, HEADER_BYTES, 0),
         wal=wal,
         wal_head=_first_bytes(_beside(place, "-wal"), 32) if wal else b"",
@@ -215,6 +235,12 @@ def _look(place: Path, descriptor: int) -> _Look:
         journal=journal,
         journal_begun=_first_bytes(_beside(place, "-journal"), 1) not in (b"", b"\0") if journal else False,
     )
+
+
+def _just_written(look: _Look) -> bool:
+    """Whether one more write could leave all the mtimes as they are."""
+    since = time.time_ns() - int(_CLOCK_TICK_S * 1e9)
+    return any(stamp is not None and stamp.mtime_ns > since for stamp in (look.main, look.wal, look.journal))
 
 
 def _way(look: _Look, place: Path, path: Path) -> str:
@@ -226,23 +252,22 @@ def _way(look: _Look, place: Path, path: Path) -> str:
         return "copy"
     if look.wal and wal_has_commit(_beside(place, "-wal")):
         return "no-lock"
-    if not look.journal_begun:
-        refuse_truncated(header, look.main.size, path)
     return "immutable" if header.wal or look.wal else "locks"
 
 
-def _changed_since(before: _Look, how: str, place: Path, descriptor: int) -> str | None:
+def _changed(before: _Look, now: _Look, how: str) -> str | None:
     """Say what changed of that which this way of reading relies on, or None."""
     if how in ("wal", "copy"):
         return None  # SQLite's locks, or files of our own
-    now = _look(place, descriptor)
     if (now.main, now.head) != (before.main, before.head):
         return "the file was written or replaced"
-    if how == "copying" and (now.journal, now.wal) != (before.journal, before.wal):
-        return "its journal was written"
     if how == "no-lock" and (now.wal is None or now.wal_head != before.wal_head):
         return "its -wal was begun anew"  # that it only grew is fine: the new rows come after our snapshot
     return None
+
+
+def _changed_since(before: _Look, how: str, place: Path, descriptor: int) -> str | None:
+    return _changed(before, _look(place, descriptor), how)
 
 
 def _connect(place: Path, how: str) -> sqlite3.Connection:
@@ -266,7 +291,7 @@ def _connect(place: Path, how: str) -> sqlite3.Connection:
     return connection
 
 
-def _connect_copy(place: Path, descriptor: int, attempt: ExitStack, path: Path) -> sqlite3.Connection:
+def _connect_copy(place: Path, descriptor: int, stack: ExitStack, path: Path) -> sqlite3.Connection:
     journal = _beside(place, "-journal")
     if names_super_journal(journal):
         raise ConfigError(
@@ -274,7 +299,7 @@ def _connect_copy(place: Path, descriptor: int, attempt: ExitStack, path: Path) 
             hint="open it once with the program that writes to it, which rolls the transaction back",
             file=str(path),
         )
-    folder = attempt.enter_context(tempfile.TemporaryDirectory(prefix="memlift-"))
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="memlift-"))
     needed, free = os.stat(place).st_size + os.stat(journal).st_size, shutil.disk_usage(folder).free
     if needed > free:
         raise ConfigError(

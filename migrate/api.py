@@ -1,0 +1,302 @@
+"""The Python API: `migrate()`, `MigrationEngine`, and what the command line calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from threading import Event
+from typing import Any
+
+from migrate import backends, config, layouts
+from migrate.backends.base import Options, Source, Standing, Target
+from migrate.config import Endpoint, PostgresSettings, Settings
+from migrate.engine import Choices, OnProgress, Run
+from migrate.errors import ConfigError, MigrateError, VerifyError
+from migrate.layouts.base import Layout, Reading, Wishes
+from migrate.plan import Plan, choose
+from migrate.report import Observer, Report, Silent
+from migrate.schema import Table
+from migrate.tenants import OneTenant
+from migrate.verify import MODES
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Everything a run can be told, with the defaults of the public contract."""
+
+    batch_size: int = 1000
+    dry_run: bool = False
+    tables: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    where_tenant: str | None = None
+    workers: int = 1
+    verify: str = "full"
+    on_misfit: str = "fail"
+    restart: bool = False
+    update: bool = False
+    mirror: bool = False
+    index: str = "auto"
+    json: str = "jsonb"
+    vectors: Sequence[str] = ()
+    no_vectors: Sequence[str] = ()
+    upgrade: bool = False
+    into_existing: bool = False
+    auto_setup: bool | str = False
+
+    def check(self) -> None:
+        """Raise ConfigError for a value that no run can use."""
+        if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
+            raise ConfigError(f"batch size {self.batch_size!r} is not a positive number")
+        if self.workers < 1:
+            raise ConfigError(f"{self.workers} workers cannot do anything", hint="--workers 1 or more")
+        for name, value, allowed in (
+            ("verify", self.verify, MODES),
+            ("on_misfit", self.on_misfit, ("fail", "quarantine")),
+            ("index", self.index, ("auto", "none", "hnsw")),
+            ("json", self.json, ("jsonb", "text")),
+        ):
+            if value not in allowed:
+                raise ConfigError(f"{name} cannot be {value!r}", hint=f"one of {', '.join(allowed)}")
+        if self.auto_setup not in (False, True, "docker", "embedded"):
+            raise ConfigError(f"auto_setup cannot be {self.auto_setup!r}", hint="True, docker or embedded")
+
+
+@dataclass(slots=True)
+class Reach:
+    """Opens stores, starting the embedded servers that their addresses name; closes all at the end."""
+
+    observer: Observer = field(default_factory=Silent)
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Reach:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._stack.close()
+
+    def settings(self, endpoint: Endpoint, *, create: bool) -> Settings:
+        """Return settings that can be connected to. `create`: an embedded server may be made."""
+        settings = config.parse(endpoint)
+        if isinstance(settings, PostgresSettings) and settings.embedded is not None:
+            return replace(settings, conninfo=self._embedded(settings, create=create))
+        return settings
+
+    def _embedded(self, settings: PostgresSettings, *, create: bool) -> str:
+        # The address is part of the contract, so this is the one place where the
+        # engine asks the provisioners for something.
+        from provisioners.embedded import EmbeddedPostgres
+
+        folder = settings.embedded
+        if folder is None:
+            raise ConfigError("an embedded Postgres needs a folder")
+        if not create and not folder.exists():
+            raise ConfigError(f"there is no embedded Postgres in {folder}", hint="check the path")
+        server = EmbeddedPostgres(folder)
+        self._stack.enter_context(server)
+        return server.url
+
+    def source(self, settings: Settings) -> Source:
+        """Open a store for reading."""
+        opened: Source = backends.load(settings.type).source(settings)
+        self._stack.callback(opened.close)
+        return opened
+
+    def target(self, settings: Settings, options: Options) -> Target:
+        """Open a store for writing."""
+        opened: Target = backends.load(settings.type).target(settings, options)
+        self._stack.callback(opened.close)
+        return opened
+
+
+def understand(source: Source, wishes: Wishes) -> tuple[Layout, Reading]:
+    """Return a source's layout and its tables as that layout understands them."""
+    declared = source.tables()
+
+    def sample(table: Table, n: int) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = []
+        for batch in source.batches(table, size=n):
+            rows += batch.rows
+            break
+        return rows
+
+    layout = layouts.recognise(declared)
+    reading = layout.read(declared, sample, wishes)
+    return layout, replace(reading, not_carried=[*source.not_carried(), *reading.not_carried])
+
+
+class _NotLookedAt:
+    """Stands for a target that a dry run must not start."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def describe(self) -> str:
+        return str(self._settings)
+
+    def look(self, names: Sequence[str]) -> Standing:
+        return Standing(notes=("the target was not looked at, because it is not running",))
+
+
+def _prepared(
+    reach: Reach, source: Endpoint, target: Endpoint, request: Request, observer: Observer
+) -> tuple[Source, Settings, Plan, Options, Layout]:
+    settings = reach.settings(source, create=False)
+    goal = config.parse(target)
+    if str(settings) == str(goal):
+        raise ConfigError(f"source and target are the same store: {goal}")
+    opened = reach.source(settings)
+    if request.upgrade:
+        from migrate.layouts.upgrade import upgraded
+
+        opened = upgraded(opened, settings)
+    wishes = Wishes(frozenset(request.vectors), frozenset(request.no_vectors))
+    layout, reading = understand(opened, wishes)
+    if request.where_tenant is not None:
+        opened = OneTenant(opened, reading.tables, request.where_tenant, request.exclude)
+    tables = choose(reading.tables, request.tables, request.exclude)
+    plan = Plan(
+        opened.describe(),
+        str(goal),
+        reading.layout,
+        request.json,
+        tuple(tables),
+        tuple(reading.not_carried),
+        tuple(reading.notes),
+    )
+    options = Options(request.json, request.index, request.into_existing, layout, request.workers)
+    return opened, goal, plan, options, layout
+
+
+def run(
+    source: Endpoint,
+    target: Endpoint,
+    request: Request,
+    *,
+    observer: Observer | None = None,
+    on_progress: OnProgress | None = None,
+    stop: Event | None = None,
+) -> Report:
+    """Migrate, or only audit where `request.dry_run`. Raises a MigrateError with `.report` where it can."""
+    request.check()
+    watching = observer or Silent()
+    with Reach(watching) as reach:
+        opened, goal, plan, options, _ = _prepared(reach, source, target, request, watching)
+        module = backends.load(goal.type)
+        if request.dry_run and isinstance(goal, PostgresSettings) and goal.embedded is not None:
+            store: Any = _NotLookedAt(goal)
+        else:
+            goal = reach.settings(goal, create=True)
+            store = reach.target(goal, options)
+        choices = Choices(
+            batch_size=request.batch_size,
+            dry_run=request.dry_run,
+            verify=request.verify,
+            on_misfit=request.on_misfit,
+            restart=request.restart,
+            update=request.update,
+            mirror=request.mirror,
+            into_existing=request.into_existing,
+        )
+        migration = Run(
+            opened,
+            plan,
+            choices,
+            target=store,
+            open_reader=lambda: module.source(goal),
+            fit=lambda table: module.fit(table, options),
+            observer=watching,
+            on_progress=on_progress or (lambda done, total, table: None),
+            stop=stop,
+        )
+        try:
+            migration.run()
+        except MigrateError as exc:
+            exc.report = migration.report()
+            raise
+        return migration.report()
+
+
+def migrate(
+    source: Endpoint,
+    target: Endpoint,
+    *,
+    on_progress: OnProgress | None = None,
+    observer: Observer | None = None,
+    **options: Any,
+) -> Report:
+    """Move all of a store's memory into another store and prove that nothing was lost.
+
+    source, target: URL, path, dict or settings (see the README's table).
+    on_progress:    called with (done, total, table) after each commit.
+    options:        the fields of `Request`: batch_size, dry_run, tables, workers,
+                    verify ("full", "sample", "counts", "none"), on_misfit ("fail",
+                    "quarantine"), restart, update, mirror, index ("auto", "none",
+                    "hnsw"), auto_setup (True, "docker", "embedded"), exclude, json, ...
+
+    Running it again goes on where an earlier run was broken off, or adds what
+    is missing. Raises `migrate.errors.MigrateError`; the partial report is on
+    the exception as `.report`.
+    """
+    try:
+        request = Request(**options)
+    except TypeError as exc:
+        raise ConfigError(f"unknown option: {exc}", hint="see help(migrate.migrate)") from None
+    return run(source, target, request, observer=observer, on_progress=on_progress)
+
+
+_SEED_NAMES = {"from": "from_", "batchSize": "batch_size", "onProgress": "on_progress", "dryRun": "dry_run"}
+
+
+class MigrationEngine:
+    """The same under the name and with the option names of the AgentOS engine."""
+
+    @staticmethod
+    def migrate(options: Mapping[str, Any] | None = None, /, **named: Any) -> Report:
+        """Migrate `from_` to `to`. Takes keywords, or one dict with `from`, `to`, `batchSize`, ..."""
+        given = {_SEED_NAMES.get(k, k): v for k, v in {**(options or {}), **named}.items()}
+        try:
+            source, target = given.pop("from_"), given.pop("to")
+        except KeyError as exc:
+            raise ConfigError(f"MigrationEngine.migrate needs {exc}", hint="from_=..., to=...") from None
+        if config.wants_auto_setup(target) and "auto_setup" not in given:
+            given["auto_setup"] = config.wants_auto_setup(target)
+        return migrate(source, target, **given)
+
+
+def verify(
+    source: Endpoint, target: Endpoint, *, mode: str = "full", observer: Observer | None = None
+) -> Report:
+    """Compare two stores row by row, changing nothing. Raises VerifyError where they differ."""
+    from migrate.standalone import compare_stores
+
+    if mode not in MODES or mode == "none":
+        raise ConfigError(f"verify mode cannot be {mode!r}", hint="full, sample or counts")
+    with Reach(observer or Silent()) as reach:
+        left = reach.source(reach.settings(source, create=False))
+        right = reach.source(reach.settings(target, create=False))
+        report = compare_stores(left, right, understand, mode, observer or Silent())
+    if not report.verified:
+        error = VerifyError(
+            "the two stores differ", hint="see the differences above; memlift migrate --update"
+        )
+        error.report = report
+        raise error
+    return report
+
+
+def undo(target: Endpoint) -> list[str]:
+    """Drop what memlift created in a target, and nothing else; return the names of the tables."""
+    with Reach() as reach:
+        settings = reach.settings(target, create=False)
+        reader = reach.source(settings)
+        layout = layouts.recognise(reader.tables())
+        reader.close()
+        return reach.target(settings, Options(layout=layout)).undo()
+
+
+@contextmanager
+def opened_source(endpoint: Endpoint, observer: Observer | None = None) -> Iterator[Source]:
+    """Open a store for reading, for as long as the block lasts."""
+    with Reach(observer or Silent()) as reach:
+        yield reach.source(reach.settings(endpoint, create=False))

@@ -1,0 +1,258 @@
+"""What a SQLite file declares: tables, columns, keys, indexes, and what is derived."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+
+from migrate.backends.sqlbooks import is_ours
+from migrate.backends.sqlite.names import affinity, ident, literal
+from migrate.schema import Column, ForeignKey, Index, IndexPart, Kind, NotCarried, Table
+
+_BY_AFFINITY = {"INTEGER": Kind.INTEGER, "TEXT": Kind.TEXT, "BLOB": Kind.BLOB, "REAL": Kind.REAL}
+_BY_STORAGE = {"integer": Kind.INTEGER, "real": Kind.REAL, "text": Kind.TEXT, "blob": Kind.BLOB}
+_SAMPLED = 1000  # rows looked at before a column without a declared type gets a kind
+
+
+def read_schema(connection: sqlite3.Connection) -> tuple[list[Table], list[NotCarried]]:
+    """Return the ordinary tables of a file, parents first, and all that is not carried."""
+    sql = {
+        (kind, name): text
+        for kind, name, text in connection.execute("SELECT type, name, sql FROM sqlite_schema")
+    }
+    tables: list[Table] = []
+    left: list[NotCarried] = []
+    listed = connection.execute(
+        "SELECT name, type, wr, \"strict\" FROM pragma_table_list WHERE schema = 'main' ORDER BY name"
+    ).fetchall()
+    for name, kind, without_rowid, strict in listed:
+        if name.startswith("sqlite_") or is_ours(name):
+            if name.startswith("sqlite_stat"):
+                left.append(NotCarried(name, "statistics; the target makes its own", derived=True))
+            continue
+        if kind == "table":
+            tables.append(_table(connection, name, bool(without_rowid), bool(strict), sql, left))
+        elif kind == "view":
+            left.append(NotCarried(name, "a view"))
+        elif kind == "virtual":
+            text = sql.get(("table", name)) or ""
+            fts = re.search(r"using\s+fts[345]", text, re.I) is not None
+            left.append(
+                NotCarried(
+                    name, "a full-text index, rebuilt from its table" if fts else "a virtual table", fts
+                )
+            )
+        else:
+            left.append(NotCarried(name, "part of a virtual table", derived=True))
+    left += [NotCarried(name, "a trigger") for (kind, name) in sql if kind == "trigger"]
+    return parents_first(tables), left
+
+
+def parents_first(tables: Sequence[Table]) -> list[Table]:
+    """Order tables so that a table comes after those its foreign keys name, where there is no cycle."""
+    by_name = {t.name: t for t in tables}
+    done: dict[str, Table] = {}
+
+    def visit(table: Table, path: tuple[str, ...]) -> None:
+        if table.name in done or table.name in path:
+            return
+        for key in table.foreign_keys:
+            if key.parent in by_name:
+                visit(by_name[key.parent], (*path, table.name))
+        done[table.name] = table
+
+    for table in tables:
+        visit(table, ())
+    return list(done.values())
+
+
+def _table(
+    connection: sqlite3.Connection,
+    name: str,
+    without_rowid: bool,
+    strict: bool,
+    sql: dict[tuple[str, str], str | None],
+    left: list[NotCarried],
+) -> Table:
+    text = sql.get(("table", name)) or ""
+    info = connection.execute(f"PRAGMA table_xinfo({literal(name)})").fetchall()
+    columns: list[Column] = []
+    keys: dict[int, str] = {}
+    for _, column, declared, not_null, default, pk, hidden in info:
+        if hidden in (2, 3):
+            left.append(NotCarried(f"{name}.{column}", "a generated column"))
+            continue
+        declared = declared or ""
+        columns.append(Column(column, _declared_kind(declared), declared, not not_null, default))
+        if pk:
+            keys[pk] = column
+    key = tuple(keys[i] for i in sorted(keys))
+    if re.search(r"\bcheck\s*\(", _without_strings(text), re.I):
+        left.append(NotCarried(name, "CHECK constraints"))
+    collations = _collations(connection, name)
+    sequence = None
+    rowid = len(key) == 1 and not without_rowid and _declared(columns, key[0]).upper() == "INTEGER"
+    if rowid and ("table", "sqlite_sequence") in sql:
+        found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (name,)).fetchone()
+        sequence = found[0] if found and isinstance(found[0], int) else None
+    autoincrement = rowid and re.search(r"\bautoincrement\b", _without_strings(text), re.I) is not None
+    columns = [
+        replace(
+            c,
+            collation=collations.get(c.name) or _declared_collation(text, c.name),
+            identity=rowid and c.name == key[0],
+            nullable=c.nullable and not (c.name in key and (without_rowid or rowid)),
+        )
+        for c in columns
+    ]
+    return Table(
+        name,
+        tuple(_by_evidence(connection, name, columns, strict)),
+        key,
+        _foreign_keys(connection, name),
+        _indexes(connection, name, sql, left, {c.name for c in columns}),
+        "sqlite",
+        sequence=sequence if autoincrement else None,
+        without_rowid=without_rowid,
+        strict=strict,
+    )
+
+
+def _declared(columns: Sequence[Column], name: str) -> str:
+    return next((c.declared for c in columns if c.name == name), "")
+
+
+def _declared_kind(declared: str) -> Kind:
+    if declared.upper() in ("JSON", "JSONB"):
+        return Kind.JSON
+    return _BY_AFFINITY.get(affinity(declared), Kind.REAL)
+
+
+def _by_evidence(
+    connection: sqlite3.Connection, name: str, columns: list[Column], strict: bool
+) -> list[Column]:
+    """Give columns whose declaration binds nothing the kind that their values have.
+
+    NUMERIC affinity (DECIMAL, DATE, BOOLEAN, ...) and columns without a type
+    hold whatever was stored; each such column is counted whole, in one pass.
+    A declared BLOB is believed unless its first rows say otherwise.
+    """
+    open_ones = [
+        c
+        for c in columns
+        if not strict and c.kind is not Kind.JSON and affinity(c.declared) in ("NUMERIC", "BLOB")
+    ]
+    whole = [c for c in open_ones if not c.declared or affinity(c.declared) == "NUMERIC"]
+    seen: dict[str, dict[str, int]] = {}
+    for group, limit in ((whole, None), ([c for c in open_ones if c not in whole], _SAMPLED)):
+        if not group:
+            continue
+        storages = ("integer", "real", "text", "blob")
+        counts = ", ".join(
+            f"total(typeof({ident(c.name)}) = '{storage}')" for c in group for storage in storages
+        )
+        rows = f"(SELECT {', '.join(ident(c.name) for c in group)} FROM {ident(name)}"
+        rows += f" LIMIT {limit})" if limit else ")"
+        found = connection.execute(f"SELECT {counts} FROM {rows}").fetchone()
+        for i, column in enumerate(group):
+            tally = dict(zip(storages, found[4 * i : 4 * i + 4], strict=True))
+            seen[column.name] = {k: int(v) for k, v in tally.items() if v}
+    return [replace(c, kind=_likely(c, seen[c.name])) if seen.get(c.name) else c for c in columns]
+
+
+def _likely(column: Column, tally: dict[str, int]) -> Kind:
+    if affinity(column.declared) == "NUMERIC" and set(tally) == {"integer", "real"}:
+        return Kind.REAL  # one value in SQLite's eyes: it stores a whole number as an integer
+    return _BY_STORAGE[max(tally, key=lambda k: tally[k])]
+
+
+def _without_strings(sql: str) -> str:
+    return re.sub(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|--[^\n]*|/\*.*?\*/", " ", sql, flags=re.S)
+
+
+def _collations(connection: sqlite3.Connection, name: str) -> dict[str, str]:
+    """Return the collations of key columns, which SQLite tells only through the key's index."""
+    found: dict[str, str] = {}
+    for _, index, _, origin, _ in connection.execute(f"PRAGMA index_list({literal(name)})").fetchall():
+        if origin == "pk":
+            for _, _, column, _, collation, in_key in connection.execute(
+                f"PRAGMA index_xinfo({literal(index)})"
+            ).fetchall():
+                if in_key and column is not None and collation.upper() != "BINARY":
+                    found[column] = collation.upper()
+    return found
+
+
+def _declared_collation(sql: str, column: str) -> str | None:
+    """Return the collation written beside a column, where the declaration is plain enough to be read."""
+    quoted = re.escape(column)
+    pattern = rf"""(?:[(,]\s*)(?:"{quoted}"|\[{quoted}\]|`{quoted}`|{quoted})\s[^,()]*?\bcollate\s+"?(\w+)"""
+    found = re.search(pattern, sql, re.I)
+    return found[1].upper() if found and found[1].upper() != "BINARY" else None
+
+
+def _foreign_keys(connection: sqlite3.Connection, name: str) -> tuple[ForeignKey, ...]:
+    groups: dict[int, list[tuple[int, str, str, str | None, str, str]]] = {}
+    for number, seq, parent, child, to, on_update, on_delete, _ in connection.execute(
+        f"PRAGMA foreign_key_list({literal(name)})"
+    ).fetchall():
+        groups.setdefault(number, []).append((seq, parent, child, to, on_update, on_delete))
+    keys = []
+    for number in sorted(groups, reverse=True):  # SQLite lists the last declared first
+        parts = sorted(groups[number])
+        parent = parts[0][1]
+        to = tuple(p[3] for p in parts)
+        keys.append(
+            ForeignKey(
+                tuple(p[2] for p in parts),
+                parent,
+                tuple(t for t in to if t is not None) if None not in to else _key_of(connection, parent),
+                on_delete=parts[0][5],
+                on_update=parts[0][4],
+            )
+        )
+    return tuple(keys)
+
+
+def _key_of(connection: sqlite3.Connection, name: str) -> tuple[str, ...]:
+    info = connection.execute(f"PRAGMA table_info({literal(name)})").fetchall()
+    return tuple(row[1] for row in sorted((r for r in info if r[5]), key=lambda r: r[5]))
+
+
+def _indexes(
+    connection: sqlite3.Connection,
+    name: str,
+    sql: dict[tuple[str, str], str | None],
+    left: list[NotCarried],
+    carried: set[str],
+) -> tuple[Index, ...]:
+    found = []
+    for _, index, unique, origin, partial in connection.execute(
+        f"PRAGMA index_list({literal(name)})"
+    ).fetchall():
+        if origin == "pk":
+            continue
+        parts = []
+        expression = False
+        for _, cid, column, descending, collation, in_key in connection.execute(
+            f"PRAGMA index_xinfo({literal(index)})"
+        ).fetchall():
+            if not in_key:
+                continue
+            if cid < 0 or column not in carried:
+                expression = True
+                continue
+            binary = collation.upper() == "BINARY"
+            parts.append(IndexPart(column, bool(descending), None if binary else collation.upper()))
+        if expression:
+            left.append(NotCarried(index, "an index on an expression"))
+            continue
+        where = None
+        if partial:
+            text = sql.get(("index", index)) or ""
+            found_where = re.search(r"\)\s*where\s+(.*)\Z", text, re.I | re.S)
+            where = found_where[1].strip() if found_where else None
+        found.append(Index(index, tuple(parts), bool(unique), where, constraint=origin == "u"))
+    return tuple(reversed(found))

@@ -1,0 +1,86 @@
+"""SQLite's names, affinities and errors: the few rules the other files share."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from migrate.errors import BackendError, MigrateError, TransientError
+from migrate.schema import Table
+
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*\Z")
+
+
+def ident(name: str) -> str:
+    """Quote an identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """Quote a text as an SQL literal, for the few places (PRAGMA) that take no parameters."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def affinity(declared: str) -> str:
+    """Return a declared type's affinity (https://www.sqlite.org/datatype3.html, section 3.1)."""
+    upper = declared.upper()
+    if "INT" in upper:
+        return "INTEGER"
+    if any(word in upper for word in ("CHAR", "CLOB", "TEXT")):
+        return "TEXT"
+    if "BLOB" in upper or not upper:
+        return "BLOB"
+    if any(word in upper for word in ("REAL", "FLOA", "DOUB")):
+        return "REAL"
+    return "NUMERIC"
+
+
+def looks_like_number(text: str) -> bool:
+    """Whether SQLite's numeric affinities would turn this text into a number."""
+    return bool(_NUMBER.match(text))
+
+
+def rowid_alias(table: Table) -> str | None:
+    """Return the column that is the rowid (INTEGER PRIMARY KEY), or None."""
+    if table.without_rowid or len(table.key) != 1 or table.dialect != "sqlite":
+        return None
+    column = table.column(table.key[0])
+    return column.name if column.declared.upper() == "INTEGER" else None
+
+
+def rowid_name(table: Table) -> str | None:
+    """Return a name under which SQL sees the rowid, or None where columns hide all of them."""
+    if table.without_rowid:
+        return None
+    taken = {name.lower() for name in table.column_names}
+    return next((n for n in ("rowid", "_rowid_", "oid") if n not in taken), None)
+
+
+@contextmanager
+def translating(op: str, **where: Any) -> Iterator[None]:
+    """Turn sqlite3's errors into ours: busy and locked are worth another try, nothing else is."""
+    try:
+        yield
+    except MigrateError:
+        raise
+    except sqlite3.Error as exc:
+        code = getattr(exc, "sqlite_errorname", None) or type(exc).__name__
+        message = f"SQLite could not {op}: {exc}"
+        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            raise TransientError(message, hint="another program holds the file", **where) from exc
+        raise BackendError(message, hint=_hint(code), **where) from exc
+
+
+def _hint(code: str) -> str | None:
+    if code.startswith("SQLITE_FULL"):
+        return "the disk is full: make room and run the same command again, it goes on from its checkpoint"
+    if code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return "the file is damaged: try `sqlite3 FILE .recover`, or restore a backup"
+    if code.startswith("SQLITE_IOERR"):
+        return "the disk answered with an error: check it, then run the same command again"
+    if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+        return "check the permissions of the file and its folder"
+    return None

@@ -1,0 +1,385 @@
+"""Writing a SQLite file: rows and their position in one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from migrate import lease, values
+from migrate.backends.base import Options, Phase, Position, Standing, Step
+from migrate.backends.sqlbooks import NAMES, Books, statements
+from migrate.backends.sqlite import ddl
+from migrate.backends.sqlite.introspect import read_schema
+from migrate.backends.sqlite.names import ident, literal, rowid_name, translating
+from migrate.backends.sqlite.opening import open_source
+from migrate.backends.sqlite.source import NOW
+from migrate.batch import Batch, ExactCell, Row
+from migrate.errors import CheckpointError, LeaseLostError, SchemaError
+from migrate.schema import Table
+
+_BUSY_MS = 10_000  # how long a statement waits for another program's lock
+
+
+class SqliteTarget:
+    """A SQLite file as a `Target` (see `migrate.backends.base`)."""
+
+    def __init__(self, path: Path, options: Options) -> None:
+        self._path, self._options = path, options
+        self._connection: sqlite3.Connection | None = None
+        self._run_id = ""
+        self._plan: dict[str, Any] = {}
+        self._books = Books(self._run, ident, NOW)
+        self._pending: list[ExactCell] = []
+        self.say: Callable[[str], None] = lambda _: None
+
+    # --- connection -----------------------------------------------------------
+
+    def describe(self) -> str:
+        """See `Store.describe`."""
+        return str(self._path)
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @property
+    def _db(self) -> sqlite3.Connection:
+        if self._connection is None:
+            with translating("open the file", file=str(self._path)):
+                self._connection = sqlite3.connect(
+                    self._path, isolation_level=None, timeout=_BUSY_MS / 1000, check_same_thread=False
+                )
+                self._connection.execute("PRAGMA trusted_schema = OFF")
+                self._connection.execute("PRAGMA foreign_keys = OFF")
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                # A commit is a promise that a checkpoint was kept, also through a power cut.
+                self._connection.execute("PRAGMA synchronous = FULL")
+                self._connection.execute("PRAGMA cache_size = -65536")
+        return self._connection
+
+    def _run(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        return self._db.execute(sql, tuple(parameters)).fetchall()
+
+    def _begin(self) -> None:
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN IMMEDIATE")
+
+    def _fence(self) -> None:
+        if not self._books.owned_by(self._run_id):
+            raise LeaseLostError(
+                "another run has taken this target over",
+                hint="let that run end, then run the same command again",
+                file=str(self._path),
+            )
+
+    # --- before rows ----------------------------------------------------------
+
+    def look(self, names: Sequence[str]) -> Standing:
+        """See `Target.look`. A file that does not exist is not made."""
+        if not self._path.exists() or self._path.stat().st_size == 0:
+            return Standing()
+        opened = open_source(self._path)
+        try:
+            with translating("look at the target", file=str(self._path)):
+                return self._standing(opened.connection, names)
+        finally:
+            opened.close()
+
+    def _standing(self, connection: sqlite3.Connection, names: Sequence[str]) -> Standing:
+        found, _ = read_schema(connection)
+        here = {t.name.lower() for t in found}
+        ours = {
+            r[0]
+            for r in connection.execute(
+                "SELECT name FROM sqlite_schema WHERE name LIKE 'memlift!_%' ESCAPE '!'"
+            )
+        }
+        made: dict[str, tuple[str, Table]] = {}
+        last = None
+        if "memlift_runs" in ours and "memlift_tables" in ours:
+            books = Books(lambda sql, p: connection.execute(sql, tuple(p)).fetchall(), ident, NOW)
+            made, last = books.made(), books.last_run()
+        mine = {target.lower() for target, _ in made.values()}
+        strangers = tuple(n for n in names if n.lower() in here and n.lower() not in mine)
+        if last is None:
+            return Standing("empty", strangers=strangers)
+        run, state, plan = last
+        return Standing("done" if state == "done" else "unfinished", plan, run, strangers)
+
+    def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
+        """See `Target.claim`."""
+        with translating("prepare the target", file=str(self._path)):
+            self._begin()
+            for statement in statements("BLOB", "INTEGER", "REAL", ident):
+                self._db.execute(statement)
+            self._db.execute("COMMIT")
+            lease.acquire(self._books, run, say=self.say)
+            self._run_id, self._plan = run, plan
+            self._begin()
+            last = self._books.last_run()
+            if last is not None and last[1] != "done" and (restart or last[0] != run):
+                if not restart:
+                    raise CheckpointError("an unfinished run is in the way", hint="run with --restart")
+                self._drop(last[0])
+            if last is None or last[0] != run:
+                self._books.begin_run(run, plan)
+            self._db.execute("COMMIT")
+
+    def _drop(self, run: str) -> None:
+        """Drop what an unfinished run made."""
+        made = {target: name for name, (target, _) in self._books.made().items()}
+        for target in self._books.made_by(run):
+            self._db.execute(f"DROP TABLE IF EXISTS {ident(target)}")
+            self._books.forget_table(made[target])
+        self._books.forget_run(run)
+
+    def prepare(self, tables: Sequence[Table]) -> None:
+        """See `Target.prepare`."""
+        with translating("create tables", file=str(self._path)):
+            self._begin()
+            self._fence()
+            made = self._books.made()
+            here = {
+                r[0].lower() for r in self._run("SELECT name FROM sqlite_schema WHERE type = 'table'", ())
+            }
+            for table in tables:
+                if table.name in made:
+                    continue
+                if table.name.lower() not in here:
+                    own = self._options.layout.sqlite_ddl(table) if self._options.layout else None
+                    for statement in own or [ddl.create_table(table)]:
+                        self._db.execute(statement)
+                elif not self._options.into_existing:
+                    raise SchemaError(
+                        f"the table {table.name!r} was not made by memlift", hint="--into-existing"
+                    )
+                types = [(c.name, ddl.column_type(c, table.dialect)) for c in table.columns]
+                self._books.add_table(self._run_id, table, table.name, types)
+            self._db.execute("COMMIT")
+
+    def positions(self) -> dict[str, Position]:
+        """See `Target.positions`."""
+        with translating("read positions", file=str(self._path)):
+            return self._books.positions(self._run_id)
+
+    def owned(self) -> frozenset[str]:
+        """See `Target.owned`."""
+        with translating("read what was made", file=str(self._path)):
+            here = {target: name for name, (target, _) in self._books.made().items()}
+            return frozenset(here[target] for target in self._books.made_by(self._run_id))
+
+    # --- rows -----------------------------------------------------------------
+
+    def append(self, batch: Batch, exact: Sequence[ExactCell]) -> None:
+        """See `Target.append`."""
+        with translating("write rows", table=batch.table.name):
+            self._begin()
+            self._insert(batch.table, batch.rows, "")
+        self._pending += exact
+
+    def _insert(self, table: Table, rows: Sequence[Row], conflict: str) -> None:
+        names = ", ".join(map(ident, table.column_names))
+        marks = ", ".join("?" * len(table.columns))
+        head = f"INSERT INTO {ident(table.name)} ({names}) VALUES"
+        self._db.execute("SAVEPOINT batch")
+        try:
+            self._db.executemany(f"{head} ({marks}){conflict}", rows)
+        except UnicodeEncodeError:
+            # Text that is no UTF-8: bound as bytes and cast, which SQLite does not check.
+            self._db.execute("ROLLBACK TO batch")
+            for row in rows:
+                cells = [_castable(c) for c in row]
+                marks = ", ".join("CAST(? AS TEXT)" if cast else "?" for _, cast in cells)
+                self._db.execute(f"{head} ({marks}){conflict}", [c for c, _ in cells])
+        self._db.execute("RELEASE batch")
+
+    def commit(self, position: Position) -> None:
+        """See `Target.commit`."""
+        with translating("commit", table=position.table):
+            self._begin()
+            self._fence()
+            self._books.add_exact(self._pending)
+            self._books.save_position(self._run_id, position)
+            self._books.beat(self._run_id)
+            self._db.execute("COMMIT")
+            self._pending = []
+
+    def rollback(self) -> None:
+        """See `Target.rollback`."""
+        self._pending = []
+        if self._connection is not None and self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def reconnect(self) -> None:
+        """See `Target.reconnect`."""
+        self._pending = []
+        self.close()
+
+    def amend(
+        self, table: Table, rows: Sequence[Row], exact: Sequence[ExactCell], removed: Sequence[Row]
+    ) -> None:
+        """See `Target.amend`."""
+        kinds = [c.kind for c in table.columns]
+        with translating("amend rows", table=table.name):
+            self._begin()
+            self._fence()
+            if table.key:
+                at = table.key_positions
+                key_kinds = [kinds[i] for i in at]
+                where = " AND ".join(f"{ident(k)} IS ?" for k in table.key)
+                self._books.drop_exact(table.name, (values.key_bytes(key_kinds, key) for key in removed))
+                self._books.drop_exact(table.name, (values.row_key(table, row) for row in rows))
+                self._books.drop_exact(table.name, (c.key for c in exact if c.key is not None))
+                self._db.executemany(f"DELETE FROM {ident(table.name)} WHERE {where}", removed)
+                keys = ", ".join(map(ident, table.key))
+                others = [n for n in table.column_names if n not in table.key]
+                change = ", ".join(f"{ident(n)} = excluded.{ident(n)}" for n in others)
+                self._insert(
+                    table,
+                    rows,
+                    f" ON CONFLICT ({keys}) DO " + (f"UPDATE SET {change}" if change else "NOTHING"),
+                )
+            else:
+                for row in removed:
+                    self._remove_one(table, row)
+                self._books.drop_exact_rows(table.name, (values.exact_row(kinds, row) for row in removed))
+                self._insert(table, rows, "")
+            self._books.add_exact(exact)
+            self._db.execute("COMMIT")
+
+    def _remove_one(self, table: Table, row: Row) -> None:
+        name = rowid_name(table) or "rowid"
+        where = " AND ".join(
+            f"{ident(n)} IS ? AND typeof({ident(n)}) = typeof(?)" for n in table.column_names
+        )
+        cells = [cell for c in row for cell in (c, c)]
+        self._db.execute(
+            f"DELETE FROM {ident(table.name)} WHERE {name} ="
+            f" (SELECT {name} FROM {ident(table.name)} WHERE {where} LIMIT 1)",
+            cells,
+        )
+
+    # --- after rows -----------------------------------------------------------
+
+    def steps(self, tables: Sequence[Table]) -> list[Step]:
+        """See `Target.steps`. Primary keys are part of a table from the start in SQLite."""
+        layout = self._options.layout
+        steps = []
+        for table in tables:
+            if layout is not None and layout.sqlite_ddl(table) is not None:
+                continue
+            for index in table.indexes:
+                statement = ddl.create_index(table, index)
+                if statement is not None:
+                    steps.append(
+                        Step(table.name, f"index {index.name}", Phase.INDEX, self._statement(statement))
+                    )
+            if table.sequence is not None:
+                steps.append(Step(table.name, "sequence", Phase.LINK, self._sequence(table)))
+        if layout is not None:
+            steps += (
+                Step("", _title(statement), Phase.INDEX, self._statement(statement))
+                for statement in layout.sqlite_after(tables)
+            )
+        return steps
+
+    def _statement(self, sql: str) -> Callable[[Callable[[int, int], None]], None]:
+        def run(progress: Callable[[int, int], None]) -> None:
+            with translating("build an index", file=str(self._path)):
+                self._begin()
+                self._fence()
+                self._db.execute(sql)
+                self._db.execute("COMMIT")
+            progress(1, 1)
+
+        return run
+
+    def _sequence(self, table: Table) -> Callable[[Callable[[int, int], None]], None]:
+        def run(progress: Callable[[int, int], None]) -> None:
+            with translating("set a sequence", table=table.name):
+                self._begin()
+                self._fence()
+                found = self._run("SELECT seq FROM sqlite_sequence WHERE name = ?", (table.name,))
+                if not found:
+                    sql = "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)"
+                    self._run(sql, (table.name, table.sequence))
+                elif table.sequence is not None and found[0][0] < table.sequence:
+                    sql = "UPDATE sqlite_sequence SET seq = ? WHERE name = ?"
+                    self._run(sql, (table.sequence, table.name))
+                self._db.execute("COMMIT")
+            progress(1, 1)
+
+        return run
+
+    def finish(self) -> list[str]:
+        """See `Target.finish`. Foreign keys that the rows violate are counted and named."""
+        with translating("finish", file=str(self._path)):
+            orphans: dict[tuple[str, str], int] = {}
+            for name, (target, _) in self._books.made().items():
+                for _, _, parent, _ in self._db.execute(f"PRAGMA foreign_key_check({literal(target)})"):
+                    orphans[(name, parent)] = orphans.get((name, parent), 0) + 1
+            self._begin()
+            self._fence()
+            self._books.end_run(self._run_id)
+            self._db.execute("COMMIT")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return [
+            f"{n} rows of {child} name a row of {parent} that is not there"
+            for (child, parent), n in orphans.items()
+        ]
+
+    def quarantine(self) -> str | None:
+        """See `Target.quarantine`."""
+        with translating("count exact values", file=str(self._path)):
+            return f"{self._path}, table memlift_exact" if self._books.exact_count() else None
+
+    def release(self) -> None:
+        """See `Target.release`."""
+        if self._connection is not None and self._run_id:
+            with translating("release the target", file=str(self._path)):
+                self.rollback()
+                self._books.release(self._run_id)
+        self._run_id = ""
+
+    def undo(self) -> list[str]:
+        """See `Target.undo`."""
+        with translating("undo", file=str(self._path)):
+            here = {r[0] for r in self._run("SELECT name FROM sqlite_schema WHERE type = 'table'", ())}
+            if "memlift_tables" not in here:
+                return []
+            lease.acquire(self._books, "undo")
+            self._begin()
+            dropped = []
+            layout = self._options.layout
+            for name, (target, table) in self._books.made().items():
+                for derived in _derived(layout, table):
+                    self._db.execute(f"DROP TABLE IF EXISTS {ident(derived)}")
+                self._db.execute(f"DROP TABLE IF EXISTS {ident(target)}")
+                dropped.append(name)
+            for book in NAMES:
+                self._db.execute(f"DROP TABLE IF EXISTS {ident(book)}")
+            self._db.execute("COMMIT")
+        return dropped
+
+
+def _title(statement: str) -> str:
+    words = statement.split()
+    return " ".join(words[:2]).lower() + "".join(f" {w}" for w in words[2:8] if w.strip('"').islower())
+
+
+def _derived(layout: Any, table: Table) -> list[str]:
+    return [f"{table.name}_fts"] if layout is not None and layout.sqlite_ddl(table) is not None else []
+
+
+def _castable(cell: Any) -> tuple[Any, bool]:
+    """Return a cell and whether it must be bound as bytes and cast to text."""
+    if isinstance(cell, str):
+        try:
+            cell.encode()
+        except UnicodeEncodeError:
+            return values.text_bytes(cell), True
+    return cell, False

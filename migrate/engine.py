@@ -1,0 +1,496 @@
+"""The run: audit, copy, build, reconcile, verify; the only loop over batches.
+
+The order is always the same, and each part can be broken off at any moment:
+
+1. audit:  all of the source is read; cells that do not fit are counted and named;
+2. copy:   batches and their positions become durable together;
+3. keys:   built after load, when it is cheapest;
+4. mend:   what an unfinished run copied earlier is compared again; a target that
+           held rows before is brought up to date as far as was asked;
+5. links and indexes;
+6. verify: both sides are read again and compared.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import Any
+
+from migrate import retry, values
+from migrate.backends.base import Fit, Phase, Position, Source, Standing, Step, Target
+from migrate.batch import Batch, ExactCell
+from migrate.errors import (
+    InterruptedRunError,
+    MigrateError,
+    MisfitError,
+    SchemaError,
+    VerifyError,
+)
+from migrate.fit import size_of
+from migrate.plan import Plan
+from migrate.reconcile import mend
+from migrate.report import SHOWN, Observer, Progress, Report
+from migrate.schema import VECTOR_KINDS, Kind, Table
+from migrate.verify import Marked, Outcome, compare, compare_counts
+
+COMMIT_BYTES = 8 * 2**20  # rows are committed at about this size,
+COMMIT_S = 1.0  # or after this time, whichever comes first
+_AHEAD = 4  # batches read ahead of the writer
+
+OnProgress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What a user asked of a run; see INTERFACE in the README for each."""
+
+    batch_size: int = 1000
+    dry_run: bool = False
+    verify: str = "full"
+    on_misfit: str = "fail"
+    restart: bool = False
+    update: bool = False
+    mirror: bool = False
+    into_existing: bool = False
+
+
+class Run:
+    """One migration from an open source into a target.
+
+    open_target: returns a target; called once everything is known to fit.
+    open_reader: returns the target as a source, for comparing.
+    fit:         what the target can hold of a table; needs no connection.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        plan: Plan,
+        choices: Choices,
+        *,
+        target: Target,
+        open_reader: Callable[[], Source],
+        fit: Callable[[Table], Fit],
+        observer: Observer,
+        on_progress: OnProgress = lambda done, total, table: None,
+        stop: Event | None = None,
+    ) -> None:
+        self.source, self.plan, self.choices, self.target = source, plan, choices, target
+        self._open_reader, self._observer, self._on_progress = open_reader, observer, on_progress
+        self._stop = stop or Event()
+        self._fits = {t.name: fit(t) for t in plan.tables}
+        self._commits = 0
+        self.progress = Progress(
+            source.describe(), target.describe(), choices.verify, dry_run=choices.dry_run
+        )
+        self.progress.set(
+            layout=plan.layout,
+            not_carried=tuple(
+                {"name": n.name, "reason": n.reason, "derived": n.derived} for n in plan.not_carried
+            ),
+            warnings=tuple(plan.notes),
+        )
+
+    # --- the whole ------------------------------------------------------------
+
+    def run(self) -> Report:
+        """Do it all and return the report.
+
+        Raises a MigrateError with the partial report as `.report`.
+        """
+        started = time.monotonic()
+        try:
+            return self._run()
+        except MigrateError as exc:
+            self.progress.set(errors=(*self.progress.report.errors, str(exc)))
+            raise
+        finally:
+            self.progress.set(duration_ms=round((time.monotonic() - started) * 1000))
+
+    def report(self) -> Report:
+        """Return the report as it stands."""
+        return self.progress.current()
+
+    def _run(self) -> Report:
+        standing = self._look()
+        for table in self.plan.tables:
+            self._audit(table)
+        report = self.report()
+        if self.choices.dry_run:
+            return report
+        if report.misfits and self.choices.on_misfit == "fail":
+            raise MisfitError(
+                f"{report.misfits} cells do not fit the target; nothing was written",
+                hint="--on-misfit quarantine keeps the exact values beside their rows",
+            )
+        try:
+            self._write(standing)
+        finally:
+            self._let_go()
+        report = self.report()
+        if report.differs:
+            raise VerifyError(
+                f"{report.differs} rows differ between source and target",
+                hint=self._difference_hint(),
+            )
+        return report
+
+    def _look(self) -> Standing:
+        """See what stands in the target before the source is read: a wrong password costs no audit."""
+        standing: Standing = self._retrying(
+            lambda: self.target.look([t.name for t in self.plan.tables]), recover=False
+        )
+        self.progress.warn(*standing.notes)
+        if standing.strangers and not self.choices.into_existing:
+            names = ", ".join(standing.strangers[:5])
+            problem = f"the target already has tables that memlift did not make: {names}"
+            if not self.choices.dry_run:
+                raise SchemaError(
+                    problem,
+                    hint="choose another schema (?schema=...) or prefix, or --into-existing after a look at them",
+                )
+            self.progress.warn(f"{problem}; a run would refuse")
+        if standing.state == "unfinished" and not self.choices.restart:
+            self.plan.check_resumes(standing.plan or {})
+        return standing
+
+    def _let_go(self) -> None:
+        try:
+            self.target.rollback()
+            self.target.release()
+        except MigrateError as exc:
+            self.progress.warn(f"the target was not released: {exc}")
+
+    def _difference_hint(self) -> str:
+        if self.choices.mirror:
+            return "the source or the target is being written to; run again"
+        return "--update lets the source win where rows differ, --mirror also removes rows it has not"
+
+    # --- audit ----------------------------------------------------------------
+
+    def _audit(self, table: Table) -> None:
+        fit, started = self._fits[table.name], time.monotonic()
+        total = self.source.count(table)
+        rows = size = cells = 0
+        shown: list[dict[str, Any]] = [
+            {"key": None, "column": None, "reason": problem} for problem in fit.problems
+        ]
+        zero = 0
+        dense = [(i, c) for i, c in enumerate(table.columns) if c.kind is Kind.VECTOR and c.dim]
+        self._observer.step("audit", table.name, 0, total)
+        for batch in self.source.batches(table, size=self.choices.batch_size):
+            self._check_stop()
+            columns = list(zip(*batch.rows, strict=True))
+            for found in fit.check(columns):
+                if found.harmless:
+                    continue
+                cells += 1
+                if len(shown) < SHOWN:
+                    shown.append(self._misfit(table, batch, found.row, found.column, found.reason))
+            zero += sum(columns[i].count(bytes(4 * (c.dim or 0))) for i, c in dense)
+            rows += len(batch.rows)
+            size += size_of(columns)
+            self._observer.step("audit", table.name, rows, total)
+        notes = list(fit.notes)
+        if zero:
+            notes.append(f"{zero} all-zero vectors: a cosine index cannot find them")
+        self.progress.table(
+            table.name,
+            kind=table.role,
+            rows_source=rows,
+            bytes=size,
+            vector=_vector(table),
+            key=table.key,
+            types=dict(fit.types),
+            audit_s=time.monotonic() - started,
+            misfits={"cells": cells + len(fit.problems), "shown": shown},
+            notes=tuple(notes),
+        )
+
+    def _misfit(
+        self, table: Table, batch: Batch, row: int, column: int | None, reason: str
+    ) -> dict[str, Any]:
+        cells = batch.rows[row]
+        at = table.key_positions
+        return {
+            "key": values.key_text([cells[i] for i in at]) if at else None,
+            "column": None if column is None else table.columns[column].name,
+            "reason": reason,
+        }
+
+    # --- write ----------------------------------------------------------------
+
+    def _write(self, standing: Standing) -> None:
+        resumed = self._claim(standing)
+        tables = self.plan.tables
+        self._retrying(lambda: self.target.prepare(tables))
+        owned = self._retrying(self.target.owned)
+        positions = self._retrying(self.target.positions)
+        for table in tables:
+            if table.name in owned:
+                self._copy(table, positions.get(table.name))
+        steps = self._retrying(lambda: self.target.steps(tables))
+        self._build(steps, Phase.KEY)
+        clean: dict[str, Outcome] = {}
+        for table in tables:
+            earlier = positions.get(table.name)
+            if table.name not in owned or (resumed and earlier is not None and earlier.rows):
+                outcome = self._mend(table, owned=table.name in owned)
+                if outcome is not None:
+                    clean[table.name] = outcome
+            elif table.name in owned:
+                self.progress.table(table.name)
+        self._build(steps, Phase.LINK)
+        self._build(steps, Phase.INDEX)
+        self._verify(clean)
+        self.progress.warn(*self._retrying(self.target.finish))
+        quarantined = self._retrying(self.target.quarantine)
+        self.progress.set(quarantine=quarantined)
+
+    def _claim(self, standing: Standing) -> bool:
+        """Become the owner of the target; return whether an unfinished run goes on."""
+        run, resumed = uuid.uuid4().hex, False
+        if standing.state == "unfinished" and not self.choices.restart:
+            run, resumed = standing.run or run, True
+        self.target.say = self._observer.say
+        self._retrying(
+            lambda: self.target.claim(self.plan.to_dict(), run, restart=self.choices.restart), recover=False
+        )
+        self.progress.set(resumed=resumed)
+        return resumed
+
+    def _retrying(self, work: Callable[[], Any], *, recover: bool = True) -> Any:
+        def again() -> None:
+            self._check_stop()
+            self.target.rollback()
+            if recover:
+                self.target.reconnect()
+
+        return retry.call(work, recover=again, progress=lambda: self._commits, say=self._observer.say)
+
+    def _check_stop(self) -> None:
+        if self._stop.is_set():
+            raise InterruptedRunError(
+                "stopped; what was committed stays", hint="run the same command again to go on"
+            )
+
+    def _copy(self, table: Table, position: Position | None) -> None:
+        started = time.monotonic()
+        total = self.progress.table(table.name).rows_source
+        reached = position or Position(table.name)
+        if reached.done:
+            self._tell("copy", table, total, total)
+        else:
+            self._tell("copy", table, min(reached.rows, total), total)
+            self._retrying(lambda: self._copy_rest(table, total))
+        self.progress.add(table.name, copy_s=time.monotonic() - started)
+
+    def _tell(self, phase: str, table: Table, done: int, total: int) -> None:
+        self._observer.step(phase, table.name, done, total)
+        self._on_progress(done, total, table.name)
+
+    def _copy_rest(self, table: Table, total: int) -> None:
+        """Copy a table from where its last commit stands to its end."""
+        at = self.target.positions().get(table.name, Position(table.name))
+        waiting = size = quarantined = 0
+        since = time.monotonic()
+        with _ReadAhead(self.source, table, self._fits[table.name], self.choices.batch_size, at) as ahead:
+            for batch, exact, n, bytes_ in ahead:
+                self.target.append(batch, exact)
+                at = Position(table.name, batch.cursor, at.rows + n)
+                waiting, size = waiting + n, size + bytes_
+                quarantined += len(exact)
+                if size >= COMMIT_BYTES or time.monotonic() - since >= COMMIT_S or self._stop.is_set():
+                    self._commit(at, waiting, quarantined)
+                    self._tell("copy", table, min(at.rows, total), total)
+                    waiting = size = quarantined = 0
+                    since = time.monotonic()
+                    self._check_stop()
+        self._commit(replace(at, done=True), waiting, quarantined)
+        self._tell("copy", table, total, total)
+
+    def _commit(self, at: Position, rows: int, quarantined: int) -> None:
+        self.target.commit(at)
+        self._commits += 1
+        self.progress.add(at.table, rows_written=rows, rows_quarantined=quarantined)
+
+    def _build(self, steps: Sequence[Step], phase: Phase) -> None:
+        for step in steps:
+            if step.phase is not phase:
+                continue
+            self._check_stop()
+            started = time.monotonic()
+            name = f"{step.table}: {step.name}" if step.table else step.name
+            self._observer.step("index", name, 0, 1)
+            self._retrying(partial(step.run, partial(self._observer.step, "index", name)))
+            self._observer.step("index", name, 1, 1)
+            if step.table:
+                self.progress.add(step.table, index_s=time.monotonic() - started)
+
+    # --- reconcile and verify -------------------------------------------------
+
+    def _compared(self, table: Table, marked: Marked | None, *, sample: bool = False) -> Outcome:
+        reader = self._open_reader()
+        try:
+            there = {t.name: t for t in reader.tables()}.get(table.name)
+            if there is None:
+                raise MigrateError("the table is gone from the target", table=table.name)
+            total = self.progress.table(table.name).rows_source
+            self._observer.step("verify", table.name, 0, total)
+
+            def seen(rows: int) -> None:
+                self._check_stop()
+                self._observer.step("verify", table.name, min(rows, total), total)
+
+            if self.choices.verify == "counts" and marked is None:
+                return compare_counts(self.source, reader, table, there)
+            return compare(
+                self.source,
+                reader,
+                table,
+                there,
+                size=self.choices.batch_size,
+                marked=marked,
+                sample=sample,
+                progress=seen,
+            )
+        finally:
+            reader.close()
+
+    def _mend(self, table: Table, *, owned: bool) -> Outcome | None:
+        """Bring a table that held rows up to date; return the comparison if it found nothing to do.
+
+        An unfinished run owns what it has written, so there the source wins.
+        Over rows of an earlier run only what is missing is added, unless the
+        user let the source win (`update`) or asked for its mirror image.
+        """
+        marked = Marked.empty()
+        try:
+            outcome: Outcome = self._retrying(lambda: self._compared(table, marked), recover=True)
+            self.progress.add(table.name, verify_s=outcome.seconds)
+            same = outcome.checked - outcome.missing - outcome.different
+            self.progress.table(table.name, rows_unchanged=max(same, 0), rows_extra=outcome.extra)
+            if outcome.clean:
+                if not owned:
+                    self._tell("copy", table, outcome.rows_source, outcome.rows_source)
+                return outcome
+            started = time.monotonic()
+            change = owned or self.choices.update or self.choices.mirror
+            remove = owned or self.choices.mirror
+            written, quarantined = mend(
+                self.source,
+                self.target,
+                table,
+                self._fits[table.name],
+                marked,
+                size=self.choices.batch_size,
+                change=change,
+                remove=remove,
+                open_reader=self._open_reader,
+                retrying=self._retrying,
+            )
+            self.progress.add(
+                table.name,
+                rows_written=written,
+                rows_quarantined=quarantined,
+                copy_s=time.monotonic() - started,
+            )
+            if not owned:
+                self._tell("copy", table, outcome.rows_source, outcome.rows_source)
+            return None
+        finally:
+            marked.close()
+
+    def _verify(self, clean: dict[str, Outcome]) -> None:
+        mode = self.choices.verify
+        for table in self.plan.tables:
+            known = clean.get(table.name)
+            if known is not None:
+                self._verified(table, known)
+            elif mode != "none":
+                outcome: Outcome = self._retrying(
+                    partial(self._compared, table, None, sample=mode == "sample")
+                )
+                self.progress.add(table.name, verify_s=outcome.seconds)
+                self._verified(table, outcome)
+        tables = self.report().tables
+        self.progress.set(verified=mode != "none" and bool(tables) and all(t.verified for t in tables))
+
+    def _verified(self, table: Table, outcome: Outcome) -> None:
+        self.progress.table(
+            table.name,
+            verified=outcome.clean and self.choices.verify != "none",
+            rows_checked=outcome.checked,
+            rows_extra=outcome.extra,
+            differences=outcome.to_dict(),
+        )
+
+
+def _vector(table: Table) -> dict[str, Any] | None:
+    for column in table.columns:
+        if column.kind in VECTOR_KINDS:
+            return {"column": column.name, "dim": column.dim, "metric": column.metric}
+    return None
+
+
+class _ReadAhead:
+    """Reads, checks and measures batches in a thread, a few ahead of the writer."""
+
+    def __init__(self, source: Source, table: Table, fit: Fit, size: int, at: Position) -> None:
+        self._source, self._table, self._fit, self._size, self._at = source, table, fit, size, at
+        self._queue: Queue[Any] = Queue(maxsize=_AHEAD)
+        self._stop = Event()
+        self._thread = Thread(target=self._work, name=f"read {table.name}", daemon=True)
+
+    def __enter__(self) -> _ReadAhead:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get_nowait()
+            except Empty:
+                self._thread.join(0.02)
+
+    def __iter__(self) -> _ReadAhead:
+        return self
+
+    def __next__(self) -> tuple[Batch, list[ExactCell], int, int]:
+        item = self._queue.get()
+        if item is None:
+            raise StopIteration
+        if isinstance(item, BaseException):
+            raise item
+        ready: tuple[Batch, list[ExactCell], int, int] = item
+        return ready
+
+    def _work(self) -> None:
+        try:
+            for batch in self._source.batches(self._table, size=self._size, after=self._at.cursor):
+                columns = list(zip(*batch.rows, strict=True))
+                found = self._fit.check(columns)
+                n, size = len(batch.rows), size_of(columns)
+                exact: list[ExactCell] = []
+                if found:
+                    rows, exact = self._fit.split(batch.rows, found)
+                    batch = replace(batch, rows=rows)
+                self._put((batch, exact, n, size))
+            self._put(None)
+        except BaseException as exc:  # raised again in the thread that writes
+            self._put(exc)
+
+    def _put(self, item: object) -> None:
+        while not self._stop.is_set():
+            try:
+                self._queue.put(item, timeout=0.2)
+                return
+            except Full:
+                continue
