@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import grpc  # type: ignore[import-untyped]
 
 from integration.pinecone_emulator import wire_proto
-from integration.pinecone_emulator.errors import Refusal, code_for_status
+from integration.pinecone_emulator.errors import Code, Refusal, code_for_status
 from integration.pinecone_emulator.faults import Seen
 from integration.pinecone_emulator.index import Index
 from integration.pinecone_emulator.rest import OPERATIONS, Operation, check_namespace_version, check_size
@@ -81,7 +81,7 @@ class GrpcServer:
         try:
             message = wire_proto.decode(operation.request, data)
         except wire_proto.ProtoError as exc:
-            _abort(context, 13, f"failed to decode Protobuf message: {exc}")
+            raise Refusal(Code.INTERNAL, f"failed to decode Protobuf message: {exc}") from exc
         check_namespace_version(message, sent.get("x-pinecone-api-version", _VERSION))
         return wire_proto.encode(operation.response, operation.run(self._index, message))
 

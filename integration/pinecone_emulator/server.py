@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import socket
 import threading
+import traceback
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -95,6 +96,9 @@ class Listener:
             return self.answer(request)
         except Refusal as refusal:
             return self._refused(refusal)
+        except Exception as exc:  # a bug in the emulator must not look like a lost connection
+            traceback.print_exc()
+            return self._refused(Refusal(Code.INTERNAL, f"Bug in the emulator: {exc!r}"))
 
     def _refused(self, refusal: Refusal) -> Response:
         body, kind = body_of(refusal, control_plane=self.control_plane)
@@ -139,6 +143,8 @@ class _Server(ThreadingHTTPServer):
         with self._lock:
             self._open.add(request)
         try:
+            if self.listener.stopping.is_set():  # accepted while stop() was cutting the others
+                return
             if request.recv(3, socket.MSG_PEEK | socket.MSG_WAITALL) == b"PRI":
                 if self.listener.grpc_port is not None:
                     _bridge(request, self.listener.grpc_port())
