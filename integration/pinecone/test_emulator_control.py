@@ -7,11 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import AWS
-from pinecone import Index, Pinecone
+from pinecone import Index, Pinecone, ServerlessSpec
 from pinecone.errors import ApiError, ConflictError, ForbiddenError, NotFoundError, UnauthorizedError
 
 from integration.pinecone_emulator import PineconeEmulator
+
+AWS = ServerlessSpec(cloud="aws", region="us-east-1")
 
 DENSE = {"fields": {"_values": {"type": "dense_vector", "dimension": 3, "metric": "cosine"}}}
 
@@ -75,7 +76,7 @@ def test_a_name_is_taken_once(client: Pinecone) -> None:
 def test_a_new_index_under_an_old_name_is_empty(client: Pinecone) -> None:
     for _ in range(2):
         client.create_index(name="again", dimension=2, spec=AWS)
-        with client.index(host=client.describe_index("again").host) as index:
+        with client.index(name="again") as index:
             assert index.describe_index_stats().total_vector_count == 0
             index.upsert(vectors=[("a", [1.0, 2.0])])
         client.delete_index("again")

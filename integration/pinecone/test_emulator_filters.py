@@ -7,10 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import AWS
-from pinecone import Index, Pinecone
+from pinecone import Index, Pinecone, ServerlessSpec
 
 from integration.pinecone_emulator import PineconeEmulator
+
+AWS = ServerlessSpec(cloud="aws", region="us-east-1")
 
 FILMS: dict[str, dict[str, Any]] = {
     "action": {"genre": "action", "year": 2019, "seen": True, "tags": ["loud", "long"]},

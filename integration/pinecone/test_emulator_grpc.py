@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from conftest import AWS
-from pinecone import Index, Pinecone, RetryConfig
+from pinecone import Index, Pinecone, RetryConfig, ServerlessSpec
 from pinecone.errors import (
     ApiError,
     ConflictError,
@@ -19,6 +18,8 @@ from pinecone.errors import (
 from pinecone.grpc import GrpcIndex
 
 from integration.pinecone_emulator import PineconeEmulator
+
+AWS = ServerlessSpec(cloud="aws", region="us-east-1")
 
 
 def _open(host: str) -> GrpcIndex:
@@ -44,7 +45,10 @@ def test_what_was_upserted_is_fetched_over_both_protocols(grpc_index: GrpcIndex,
         assert set(got.vectors) == {"a", "b"}
         assert got.namespace == "ns"
         assert got.vectors["a"].metadata == metadata
-        assert np.array(got.vectors["a"].values, np.float32).tolist() == np.float32([0.1, 0.2, 0.3]).tolist()
+        assert (
+            np.array(got.vectors["a"].values, np.float32).tolist()
+            == np.array([0.1, 0.2, 0.3], np.float32).tolist()
+        )
 
 
 def test_float32_values_cross_bit_for_bit(new_index: Callable[..., Index]) -> None:

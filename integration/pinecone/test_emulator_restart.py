@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import AWS
-from pinecone import Index, Pinecone
+from pinecone import Index, Pinecone, ServerlessSpec
 from pinecone.errors import NotFoundError, UnauthorizedError
 
 from integration.pinecone_emulator import PineconeEmulator
+
+AWS = ServerlessSpec(cloud="aws", region="us-east-1")
 
 ROOT = Path(__file__).resolve().parents[2]
 
