@@ -53,7 +53,7 @@ def _takes(model: Column, column: Column, dialect: str) -> bool:
     An INTEGER column of SQLite makes a number of the text '12', and a REAL one
     makes 1.0 of 1, so the types have to be alike.
     """
-    if not model.nullable and column.nullable:
+    if column.nullable and not model.nullable and not model.identity:
         return False
     if model.declared == "BLOB":  # changes nothing that is put into it
         return True

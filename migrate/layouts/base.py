@@ -15,7 +15,10 @@ from migrate.batch import Row
 from migrate.schema import NotCarried, Table
 
 Sample = Callable[[Table, int], list[Row]]
-"""`sample(table, n)` returns up to n rows, cells in `table.columns` order."""
+"""`sample(table, n)` returns up to n rows, cells in `table.columns` order.
+
+A layout asks for the columns it needs to see: the table it gives has its key
+and those columns only, so that big cells of other columns are not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,10 @@ class Layout(Protocol):
         ...
 
     def sqlite_ddl(self, table: Table) -> list[str] | None:
-        """Return the framework's own statements that create a table in SQLite, or None for ours."""
+        """Return the framework's own statements that create a table in SQLite, or None for ours.
+
+        `table` is as `read` returned it. The framework's indexes come with `sqlite_after`.
+        """
         ...
 
     def sqlite_after(self, tables: Sequence[Table]) -> list[str]:

@@ -74,7 +74,7 @@ def never(table: Table, n: int) -> list[Row]:
     return []
 
 
-def given(rows: dict[str, Sequence[Row]], columns: dict[str, tuple[str, ...]]) -> Sample:
+def rows_of(rows: dict[str, Sequence[Row]], columns: dict[str, tuple[str, ...]]) -> Sample:
     """Return a `sample` over literal rows, whose cells are in the order of `columns`."""
 
     def sample(table: Table, n: int) -> list[Row]:
