@@ -109,6 +109,8 @@ def test_an_unknown_region_is_not_found(client: Pinecone) -> None:
         ({"schema": DENSE, "deployment": {"deployment_type": "serverless"}}, 422, "unknown variant"),
         ({"schema": {"fields": {"_values": {"type": "dense_vector", "dimension": 3}}}}, 422, "`metric`"),
         ({"schema": DENSE, "deletion_protection": "yes"}, 422, "deletion_protection"),
+        ({"schema": {"fields": {"t": {"type": "string"}}}}, 422, "string field"),
+        ({"schema": {"fields": {"t": {"type": "string", "filterable": True}}}}, 400, "used for search"),
     ],
 )
 def test_a_bad_create_request_is_refused(
@@ -163,15 +165,23 @@ def test_kinds_that_hold_no_raw_vectors_are_described_as_what_they_are(client: P
         client.delete_index(name)
 
 
-def test_a_pod_index_cannot_list(client: Pinecone) -> None:
+def test_a_pod_index_of_an_older_version_cannot_list(
+    client: Pinecone, http: httpx.Client, emulator: PineconeEmulator
+) -> None:
     pods = {"pod": {"environment": "us-east1-gcp", "pod_type": "p1.x1", "replicas": 1, "shards": 1}}
-    made = client.create_index(name="pods", dimension=2, spec=pods)
+    with pytest.raises(ApiError, match="Pod-based indexes cannot be created"):
+        client.create_index(name="pods", dimension=2, spec=pods)
+    body = {"name": "pods", "dimension": 2, "metric": "cosine", "spec": pods}
+    assert _create(http, emulator, body, version="2026-04").status_code == 201
+    made = client.describe_index("pods")
     assert made.spec.pod is not None
     with client.index(name="pods") as index:
         index.upsert(vectors=[("a", [0.1, 0.2], {"k": 1})])
         with pytest.raises(ApiError, match="serverless"):
             index.list_paginated()
         assert index.describe_index_stats(filter={"k": 1}).total_vector_count == 1
+    client.configure_index("pods", replicas=2)
+    assert client.describe_index("pods").spec.pod.replicas == 2  # type: ignore[union-attr]
     client.delete_index("pods")
 
 

@@ -181,7 +181,8 @@ def _legacy_shape(
     kind, rest = next(iter(spec.items()))
     rest = {key: value for key, value in rest.items() if key not in ("pods", "metadata_config", "schema")}
     capacity = _capacity(rest.pop("read_capacity", None))
-    deployed = schema.deployment_of({"deployment_type": "managed" if kind == "serverless" else kind, **rest})
+    named = {"deployment_type": "managed" if kind == "serverless" else kind, **rest}
+    deployed = schema.deployment_of(named, pods=True)
     return fields, deployed, capacity
 
 

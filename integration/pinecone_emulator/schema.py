@@ -27,6 +27,8 @@ MODELS: dict[str, int | None] = {
     "llama-text-embed-v2": 1024,
     "pinecone-sparse-english-v0": None,
 }
+_SEARCHED = ("full_text_search", "embed", "sparse_embed")
+_SEMANTIC = ("metric", "description", "read_parameters", "write_parameters")
 Kind = Literal["vectors", "documents", "integrated"]
 
 
@@ -146,11 +148,22 @@ def schema_fields(schema: Any, limits: Limits) -> dict[str, dict[str, Any]]:
             out[name] = {**checked, **dense_field(checked["dimension"], checked["metric"], limits)}
         elif kind == "sparse_vector":
             out[name] = take(declared, ("type",), ("description", "metric"))
-        elif kind in ("string", "semantic_text"):
-            out[name] = dict(declared)
+        elif kind == "semantic_text":
+            out[name] = take(declared, ("type", "model"), _SEMANTIC)
+        elif kind == "string":
+            out[name] = _string_field(name, declared)
         else:
             raise unprocessable(f"schema.fields.{name}: unknown variant `{kind}`")
     return out
+
+
+def _string_field(name: str, declared: dict[str, Any]) -> dict[str, Any]:
+    """A text field; as the SDK's integration tests record, the two refusals differ in status."""
+    if any(declared.get(key) is not None for key in _SEARCHED):
+        return dict(declared)
+    if "filterable" not in declared:
+        raise unprocessable(f"schema.fields.{name}: data did not match any variant of a string field")
+    raise invalid(f"Invalid schema: field '{name}': index creation only accepts fields used for search")
 
 
 def shape_of(fields: dict[str, dict[str, Any]]) -> tuple[Kind, int | None, str, Literal["dense", "sparse"]]:
@@ -163,8 +176,11 @@ def shape_of(fields: dict[str, dict[str, Any]]) -> tuple[Kind, int | None, str, 
     return kind, None, "dotproduct", "sparse" if sparse else "dense"
 
 
-def deployment_of(given: Any) -> dict[str, Any]:
-    """A checked deployment; without one the service chooses (2026-07 file, example "default-deployment")."""
+def deployment_of(given: Any, *, pods: bool = False) -> dict[str, Any]:
+    """A checked deployment; without one the service chooses (2026-07 file, example "default-deployment").
+
+    pods: may be asked for; from 2026-07 on they cannot be created any more (the SDK's migration guide).
+    """
     if given is None:
         return {"deployment_type": "managed", "cloud": "aws", "region": "us-east-1"}
     if not isinstance(given, dict) or "deployment_type" not in given:
@@ -177,6 +193,8 @@ def deployment_of(given: Any) -> dict[str, Any]:
             raise Refusal(Code.NOT_FOUND, message)
         return out
     if kind == "pod":
+        if not pods:
+            raise invalid("Pod-based indexes cannot be created in this API version")
         out = take(given, ("deployment_type", "environment", "pod_type"), ("replicas", "shards"))
         return {"replicas": 1, "shards": 1, **out}
     if kind == "byoc":
