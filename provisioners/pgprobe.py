@@ -114,3 +114,21 @@ def port_of(data: Path) -> str | None:
         return (data / "postmaster.pid").read_text(encoding="utf-8").split("\n")[3]
     except (FileNotFoundError, IndexError):
         return None
+
+
+def set_password(url: str, password: str) -> None:
+    """Give the role of `url` a new password; only its SCRAM verifier crosses the wire and any log.
+
+    Raises NotReadyError or RefusedError as `ready.ask_postgres` does.
+    """
+    psycopg = driver()
+    try:
+        with psycopg.connect(url, connect_timeout=3, autocommit=True) as conn:
+            verifier = conn.pgconn.encrypt_password(
+                password.encode(), ROLE.encode(), b"scram-sha-256"
+            ).decode()
+            conn.execute(f"ALTER ROLE {ROLE} PASSWORD '{verifier}'")
+    except psycopg.Error as exc:
+        from provisioners.ready import postgres_error
+
+        raise postgres_error(exc) from exc

@@ -76,6 +76,20 @@ def settings(*, port: int, memory: int, free_disk: int, shm: int, cpus: int) -> 
     }
 
 
+def bulk_settings(*, memory: int) -> dict[str, str]:
+    """Return the settings of a server in a container that has `memory` bytes; all safe for data."""
+    return {
+        "shared_buffers": _mb(between(32 * MIB, memory // 8, 1 * GIB)),
+        "effective_cache_size": _mb(between(64 * MIB, memory // 2, 64 * GIB)),
+        "maintenance_work_mem": _mb(between(64 * MIB, memory // 8, 2 * GIB)),
+        "autovacuum_work_mem": _mb(between(16 * MIB, memory // 64, 256 * MIB)),
+        "max_wal_size": "4096MB",
+        "checkpoint_timeout": "15min",
+        "client_connection_check_interval": "5s",
+        "log_min_error_statement": "panic",
+    }
+
+
 def as_conf(values: dict[str, str]) -> str:
     """Return settings as the text of a configuration file."""
     lines = ["# Written by memlift at every start. Your own settings: postgresql.auto.conf (ALTER SYSTEM)."]
