@@ -5,6 +5,7 @@ It speaks gRPC and REST as a server of the client's own line does, so the unmodi
 server's behaviour the docstring of the function says where it was seen.
 """
 
-from integration.qdrant_server.handle import Fault, QdrantTestServer
+from integration.qdrant_server.faults import Fault
+from integration.qdrant_server.handle import QdrantTestServer
 
 __all__ = ["Fault", "QdrantTestServer"]

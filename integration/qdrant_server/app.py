@@ -74,7 +74,9 @@ class App:
         for path, key in found.for_read(None):
             points = found.call(path, "info")["points_count"]
             shown = {} if key is None else {"shard_key": key}
-            local.append({"shard_id": int(Path(path).name), **shown, "points_count": points, "state": "Active"})
+            local.append(
+                {"shard_id": int(Path(path).name), **shown, "points_count": points, "state": "Active"}
+            )
         return {
             "peer_id": PEER_ID,
             "shard_count": len(local),

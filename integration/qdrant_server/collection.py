@@ -50,13 +50,22 @@ class Collection:
         self._again = False
         self._grey = False
         self._error: str | None = None
-        self._last: Json = {"segments_count": 0, "points_count": 0, "indexed_vectors_count": 0, "index_points": {}}
+        self._last: Json = {
+            "segments_count": 0,
+            "points_count": 0,
+            "indexed_vectors_count": 0,
+            "index_points": {},
+        }
         self._operation = 0
         self.dropped = False
 
     @classmethod
-    def create(cls, folder: Path, engine: Engine, optimizer: Optimizer, name: str, settings: Json) -> Collection:
-        made = cls(folder, engine, optimizer, {"name": name, "settings": settings, "schema": {}, "shards": []})
+    def create(
+        cls, folder: Path, engine: Engine, optimizer: Optimizer, name: str, settings: Json
+    ) -> Collection:
+        made = cls(
+            folder, engine, optimizer, {"name": name, "settings": settings, "schema": {}, "shards": []}
+        )
         folder.mkdir(parents=True)
         if not settings_.is_custom_sharding(settings):
             made._add_shard(None)
@@ -112,7 +121,9 @@ class Collection:
     def delete_shard_key(self, key: ShardKey) -> None:
         with self.lock:
             if not settings_.is_custom_sharding(self.settings):
-                raise QdrantError("bad_request", f"Shard Key {key} cannot be removed with Auto sharding method")
+                raise QdrantError(
+                    "bad_request", f"Shard Key {key} cannot be removed with Auto sharding method"
+                )
             found = [shard for shard in self.shards if shard["key"] == key]
             if not found:
                 raise QdrantError("bad_request", f"Shard key {key} does not exist")
@@ -178,8 +189,10 @@ class Collection:
 
     def _threshold(self) -> int:
         """kB; 0 means that indexing is off."""
-        value = self.settings["optimizer_config"]["indexing_threshold"]
-        return settings_.OPTIMIZERS["indexing_threshold"] if value is None else value  # type: ignore[return-value]
+        value: int | None = self.settings["optimizer_config"]["indexing_threshold"]
+        if value is None:
+            return settings_.INDEXING_THRESHOLD_KB
+        return int(value)
 
     def _over_threshold(self) -> bool:
         threshold = self._threshold()

@@ -9,7 +9,7 @@ import qdrant_edge as edge
 Json = dict[str, Any]
 
 # Never filled and never shown: it stands in where a collection has no vector at all.
-NO_VECTOR = "\x00none"
+NO_VECTOR = "__no_vector__"
 
 DISTANCES = {
     "Cosine": edge.Distance.Cosine,

@@ -64,7 +64,9 @@ def _field(given: Json) -> Any:
         box = given["geo_bounding_box"]
         made["geo_bounding_box"] = edge.GeoBoundingBox(_geo(box["top_left"]), _geo(box["bottom_right"]))
     if given.get("geo_radius") is not None:
-        made["geo_radius"] = edge.GeoRadius(_geo(given["geo_radius"]["center"]), given["geo_radius"]["radius"])
+        made["geo_radius"] = edge.GeoRadius(
+            _geo(given["geo_radius"]["center"]), given["geo_radius"]["radius"]
+        )
     if given.get("geo_polygon") is not None:
         polygon = given["geo_polygon"]
         inner = [_line(line) for line in polygon.get("interiors") or []]
@@ -103,7 +105,9 @@ def filter_of(given: Json | None) -> Any:
         must=_conditions(given.get("must")),
         should=_conditions(given.get("should")),
         must_not=_conditions(given.get("must_not")),
-        min_should=edge.MinShould(_conditions(least["conditions"]) or [], least["min_count"]) if least else None,
+        min_should=edge.MinShould(_conditions(least["conditions"]) or [], least["min_count"])
+        if least
+        else None,
     )
 
 
@@ -153,7 +157,9 @@ def query_of(given: Any, using: str) -> Any:
         return edge.Query.RecommendBestScore(query, using=using)
     if "discover" in given:
         ask = given["discover"]
-        return edge.Query.Discover(edge.DiscoverQuery(vector(ask["target"]), _pairs(ask["context"])), using=using)
+        return edge.Query.Discover(
+            edge.DiscoverQuery(vector(ask["target"]), _pairs(ask["context"])), using=using
+        )
     if "context" in given:
         return edge.Query.Context(edge.ContextQuery(_pairs(given["context"])), using=using)
     if "order_by" in given:

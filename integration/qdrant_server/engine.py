@@ -27,7 +27,13 @@ class Engine:
         watched, self._alive = os.pipe()
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "integration.qdrant_server.engine_process", str(theirs.fileno()), str(watched)],
+            [
+                sys.executable,
+                "-m",
+                "integration.qdrant_server.engine_process",
+                str(theirs.fileno()),
+                str(watched),
+            ],
             pass_fds=(theirs.fileno(), watched),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,

@@ -85,7 +85,7 @@ def _scored(point: Any) -> Json:
     return {**_record(point), "version": point.version, "score": point.score}
 
 
-def _operation(op: Json) -> Any:  # noqa: PLR0911 - one line per operation reads best
+def _operation(op: Json) -> Any:
     """One update as a plain dict -> the engine's operation."""
     kind, ids = op["kind"], op.get("ids")
     where = edge_query.filter_of(op.get("filter"))
@@ -198,7 +198,9 @@ class Shards:
     def count(self, path: str, where: Json | None, exact: bool) -> int:
         return int(self._open[path].count(edge.CountRequest(exact=exact, filter=edge_query.filter_of(where))))
 
-    def facet(self, path: str, key: str, limit: int, exact: bool, where: Json | None) -> list[tuple[Any, int]]:
+    def facet(
+        self, path: str, key: str, limit: int, exact: bool, where: Json | None
+    ) -> list[tuple[Any, int]]:
         request = edge.FacetRequest(key, limit, exact, edge_query.filter_of(where))
         return [(_id(hit.value), hit.count) for hit in self._open[path].facet(request).hits]
 

@@ -152,9 +152,11 @@ def upsert(app: App, message: Any) -> Any:
 
 
 def update_vectors(app: App, message: Any) -> Any:
-    points = [(ids.from_grpc(one.id), _named(one.vectors), None) for one in message.points]
+    points: list[Any] = [(ids.from_grpc(one.id), _named(one.vectors), None) for one in message.points]
     return _done(
-        app.writes.update_vectors(message.collection_name, points, _upsert_request(message), wait=message.wait)
+        app.writes.update_vectors(
+            message.collection_name, points, _upsert_request(message), wait=message.wait
+        )
     )
 
 
@@ -173,16 +175,59 @@ def _payload_and_key(message: Any) -> Json:
     return {"payload": proto_json.payload(message.payload), "key": key}
 
 
+def update_batch(app: App, message: Any) -> Any:
+    """Operations one after another, each by the handler of its own method."""
+    results = []
+    for operation in message.operations:
+        which = operation.WhichOneof("operation")
+        if which not in _BATCHED:
+            raise QdrantError("unimplemented", f"operation {which} in a batch")
+        kind, handle = METHODS[_BATCHED[which]]
+        one = getattr(operation, which)
+        # The operations have the fields of the requests under other numbers.
+        request = kind(collection_name=message.collection_name, wait=message.wait)
+        for field, given in one.ListFields():
+            target = field.name
+            if field.is_repeated and field.message_type and field.message_type.GetOptions().map_entry:
+                for key in given:
+                    getattr(request, target)[key].CopyFrom(given[key])
+            elif field.is_repeated:
+                getattr(request, target).extend(given)
+            elif field.message_type:
+                getattr(request, target).CopyFrom(given)
+            else:
+                setattr(request, target, given)
+        results.append(handle(app, request).result)
+    return grpc.UpdateBatchResponse(result=results)
+
+
+_BATCHED = {
+    "upsert": "Upsert",
+    "set_payload": "SetPayload",
+    "overwrite_payload": "OverwritePayload",
+    "delete_payload": "DeletePayload",
+    "update_vectors": "UpdateVectors",
+    "delete_vectors": "DeleteVectors",
+    "delete_points": "Delete",
+    "clear_payload": "ClearPayload",
+}
+
+
 def create_index(app: App, message: Any) -> Any:
     schema: Any = None
     if message.HasField("field_index_params"):
         params = message.field_index_params
         which = params.WhichOneof("index_params")
         if which is not None:
-            schema = {"type": which.removesuffix("_index_params"), **proto_json.to_json(getattr(params, which))}
+            schema = {
+                "type": which.removesuffix("_index_params"),
+                **proto_json.to_json(getattr(params, which)),
+            }
     if schema is None and message.HasField("field_type"):
         schema = grpc.FieldType.Name(message.field_type).removeprefix("FieldType").lower()
-    return _done(app.writes.create_index(message.collection_name, message.field_name, schema, wait=message.wait))
+    return _done(
+        app.writes.create_index(message.collection_name, message.field_name, schema, wait=message.wait)
+    )
 
 
 def delete_index(app: App, message: Any) -> Any:
@@ -260,4 +305,5 @@ METHODS: dict[str, tuple[Any, Handler]] = {
     "Query": (grpc.QueryPoints, query),
     "QueryBatch": (grpc.QueryBatchPoints, query_batch),
     "Facet": (grpc.FacetCounts, facet),
+    "UpdateBatch": (grpc.UpdateBatchPoints, update_batch),
 }

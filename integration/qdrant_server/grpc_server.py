@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from concurrent import futures
 from typing import Any
 
-import grpc
-from google.protobuf.message import DecodeError
+import grpc  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from qdrant_client import grpc as messages
 
 from integration.qdrant_server import grpc_collections, grpc_points
@@ -23,8 +23,8 @@ METHODS: Mapping[str, tuple[Any, Any]] = {
     **{f"/qdrant.Points/{name}": one for name, one in grpc_points.METHODS.items()},
     "/qdrant.Qdrant/HealthCheck": (messages.HealthCheckRequest, grpc_collections.health),
 }
-READS = ("Get", "List", "CollectionExists", "ListAliases", "ListCollectionAliases", "ListShardKeys")
-READS += ("CollectionClusterInfo", "Scroll", "Count", "Query", "QueryBatch", "Facet", "HealthCheck")
+READS = {"Get", "List", "CollectionExists", "ListAliases", "ListCollectionAliases", "ListShardKeys"}
+READS |= {"CollectionClusterInfo", "Scroll", "Count", "Query", "QueryBatch", "Facet", "HealthCheck"}
 
 WORKERS = 16
 
@@ -38,7 +38,7 @@ class _StatusError(Exception):
         self.message, self.retry_after = message, retry_after
 
 
-class _Front(grpc.GenericRpcHandler):
+class _Front(grpc.GenericRpcHandler):  # type: ignore[misc]
     def __init__(self, app: App) -> None:
         self._app = app
 

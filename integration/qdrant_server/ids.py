@@ -35,8 +35,7 @@ def from_json(given: Any) -> int | str:
     shown = given if isinstance(given, str) else json.dumps(given)
     raise QdrantError(
         "format",
-        f"value {shown} is not a valid point ID, "
-        "valid values are either an unsigned integer or a UUID",
+        f"value {shown} is not a valid point ID, valid values are either an unsigned integer or a UUID",
     )
 
 
@@ -46,7 +45,7 @@ def from_path(text: str) -> int | str:
         return int(text)
     found = parse_uuid(text)
     if found is None:
-        raise QdrantError("bad_input", f"Can not recognize \"{text}\" as point id")
+        raise QdrantError("bad_input", f'Can not recognize "{text}" as point id')
     return found
 
 

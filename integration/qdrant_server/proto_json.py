@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import FieldDescriptor  # type: ignore[import-untyped]
 from qdrant_client import grpc
 
 from integration.qdrant_server import ids
@@ -63,7 +63,7 @@ def payload(fields: Any) -> Json:
 def to_value(given: Any) -> Any:
     """JSON -> a `Value`. Unsigned integers beyond 2^63-1 go out as doubles."""
     if given is None:
-        return grpc.Value(null_value=0)  # type: ignore[arg-type]
+        return grpc.Value(null_value=grpc.NullValue.NULL_VALUE)
     if isinstance(given, bool):
         return grpc.Value(bool_value=given)
     if isinstance(given, int):
@@ -125,7 +125,8 @@ def _condition(message: Any) -> Json:
     if which is None:
         raise QdrantError("raw_argument", "Malformed Condition type")
     if which in ("field", "filter"):
-        return to_json(getattr(message, which))  # type: ignore[no-any-return]
+        made: Json = to_json(getattr(message, which))
+        return made
     if which == "has_id":
         return {"has_id": [ids.from_grpc(one) for one in message.has_id.has_id]}
     if which == "has_vector":
@@ -289,8 +290,12 @@ _WRITE: dict[str, Callable[[Any, Any], None]] = {
     "Value": lambda m, given: m.CopyFrom(to_value(given)),
     "StrictModeMultivectorConfig": lambda m, given: _fill_map(m.multivector_config, given),
     "StrictModeSparseConfig": lambda m, given: _fill_map(m.sparse_config, given),
-    "StopwordsSet": lambda m, given: fill_fields(m, given if isinstance(given, dict) else {"languages": [given]}),
-    "StemmingAlgorithm": lambda m, given: m.snowball.MergeFrom(grpc.SnowballParams(language=given["language"])),
+    "StopwordsSet": lambda m, given: fill_fields(
+        m, given if isinstance(given, dict) else {"languages": [given]}
+    ),
+    "StemmingAlgorithm": lambda m, given: m.snowball.MergeFrom(
+        grpc.SnowballParams(language=given["language"])
+    ),
 }
 
 

@@ -116,10 +116,14 @@ class Reads:
             raise QdrantError("bad_input", "cannot apply Fusion without prefetches")
         if len(shards) == 1:
             path, key = shards[0]
-            return _marked(found.call(path, "query", [{**resolved, "limit": limit, "offset": offset}])[0], key)
+            return _marked(
+                found.call(path, "query", [{**resolved, "limit": limit, "offset": offset}])[0], key
+            )
         points: list[Json] = []
         for path, key in shards:
-            points += _marked(found.call(path, "query", [{**resolved, "limit": limit + offset, "offset": 0}])[0], key)
+            points += _marked(
+                found.call(path, "query", [{**resolved, "limit": limit + offset, "offset": 0}])[0], key
+            )
         query = resolved.get("query")
         if query is None:
             points.sort(key=lambda point: ids.order(point["id"]))
@@ -189,7 +193,9 @@ class Reads:
             for path, _ in source.for_read((lookup or {}).get("shard_key")):
                 for point in source.call(path, "retrieve", [given], False, True):
                     if name not in point["vectors"]:
-                        raise QdrantError("bad_input", f"Vector with name {name!r} not found on point {given}")
+                        raise QdrantError(
+                            "bad_input", f"Vector with name {name!r} not found on point {given}"
+                        )
                     if source is found:
                         own.append(given)
                     return vectors.one_to_json(point["vectors"][name])

@@ -50,7 +50,11 @@ def _points(body: Any) -> list[Any]:
     if not isinstance(given, list):
         raise QdrantError("format", _NO_VARIANT)
     return [
-        (ids.from_json(_need(one, "id")), vectors.from_json(_need(one, "vector")), _payload(one.get("payload")))
+        (
+            ids.from_json(_need(one, "id")),
+            vectors.from_json(_need(one, "vector")),
+            _payload(one.get("payload")),
+        )
         for one in given
     ]
 
@@ -62,7 +66,9 @@ def _batch(batch: Any) -> list[Any]:
         columns = {name: [vectors.one_from_json(one) for one in column] for name, column in given.items()}
         lengths = {len(column) for column in columns.values()}
         if lengths - {len(keys)}:
-            raise QdrantError("validation", f"[batch: number of ids and {min(columns)} vectors must be equal]")
+            raise QdrantError(
+                "validation", f"[batch: number of ids and {min(columns)} vectors must be equal]"
+            )
         rows: list[Any] = [{name: column[i] for name, column in columns.items()} for i in range(len(keys))]
     else:
         rows = [{"": vectors.one_from_json(one)} for one in given]

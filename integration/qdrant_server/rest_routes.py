@@ -55,7 +55,9 @@ def _check_shape(raw: bytes, model: Any) -> None:
         first = exc.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         if where.startswith("vectors"):
-            raise QdrantError("format", "data did not match any variant of untagged enum VectorsConfig") from exc
+            raise QdrantError(
+                "format", "data did not match any variant of untagged enum VectorsConfig"
+            ) from exc
         field = str(first["loc"][-1]) if first["loc"] else ""
         text = f"missing field `{field}`" if first["type"] == "missing" else f"{first['msg']} ({where})"
         raise QdrantError("format", text) from exc
@@ -164,7 +166,11 @@ ROUTES: list[Route] = [
     _route("GET", f"{_P}/{{id}}", rest_points.get_one),
 ]
 # Answered as plain text and without a key.
-HEALTH = {"/healthz": "healthz check passed", "/livez": "healthz check passed", "/readyz": "all shards are ready"}
+HEALTH = {
+    "/healthz": "healthz check passed",
+    "/livez": "healthz check passed",
+    "/readyz": "all shards are ready",
+}
 
 
 def find(method: str, path: str) -> tuple[Route, tuple[str, ...]] | None:

@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import struct
+import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -124,7 +125,12 @@ class Handler(BaseHTTPRequestHandler):
         return made
 
     def _run(
-        self, found: tuple[rest_routes.Route, tuple[str, ...]], query: str, raw: bytes, length: int, started: float
+        self,
+        found: tuple[rest_routes.Route, tuple[str, ...]],
+        query: str,
+        raw: bytes,
+        length: int,
+        started: float,
     ) -> Answer:
         (_, _, handle, _), parts = found
         limit = self.server.app.max_request_bytes
@@ -160,7 +166,11 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.close()
         self.connection.close()
 
-    do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _serve
+    def __getattr__(self, name: str) -> Any:
+        """`do_GET`, `do_PUT`, ...: every method goes the same way."""
+        if name.startswith("do_"):
+            return self._serve
+        raise AttributeError(name)
 
 
 def _strike(fault: Fault) -> Answer | None:
@@ -185,7 +195,5 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no error of ours; the rest goes to stderr as usual."""
-        import sys
-
-        if not isinstance(sys.exception() if hasattr(sys, "exception") else sys.exc_info()[1], OSError):
+        if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)

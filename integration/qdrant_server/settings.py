@@ -12,14 +12,21 @@ from integration.qdrant_server.errors import QdrantError
 
 Json = dict[str, Any]
 
-HNSW = {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000, "max_indexing_threads": 0, "on_disk": False}
-OPTIMIZERS = {
+HNSW = {
+    "m": 16,
+    "ef_construct": 100,
+    "full_scan_threshold": 10000,
+    "max_indexing_threads": 0,
+    "on_disk": False,
+}
+INDEXING_THRESHOLD_KB = 10000  # of unindexed vectors
+OPTIMIZERS: Json = {
     "deleted_threshold": 0.2,
     "vacuum_min_vector_number": 1000,
     "default_segment_number": 0,
     "max_segment_size": None,
     "memmap_threshold": None,
-    "indexing_threshold": 10000,  # kB of unindexed vectors in a segment
+    "indexing_threshold": INDEXING_THRESHOLD_KB,
     "flush_interval_sec": 5,
     "max_optimization_threads": None,
 }
@@ -182,4 +189,4 @@ def sparse_vectors(settings: Json) -> dict[str, Json]:
 
 
 def is_custom_sharding(settings: Json) -> bool:
-    return settings["params"].get("sharding_method") == "custom"
+    return bool(settings["params"].get("sharding_method") == "custom")

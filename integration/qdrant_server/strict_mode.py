@@ -27,7 +27,8 @@ def _config(found: Collection) -> Json:
 def _limit(value: int | None, most: int | None, name: str) -> None:
     if value is not None and most is not None and value > most:
         raise QdrantError(
-            "bad_request", f'Limit exceeded {value} > {most} for "{name}". Help: Reduce the "{name}" parameter to {most}.'
+            "bad_request",
+            f'Limit exceeded {value} > {most} for "{name}". Help: Reduce the "{name}" parameter to {most}.',
         )
 
 
@@ -52,9 +53,7 @@ def check_query(found: Collection, ask: Json) -> None:
     params = ask.get("params") or {}
     _limit(params.get("hnsw_ef"), config.get("search_max_hnsw_ef"), "hnsw_ef")
     if params.get("exact") and config.get("search_allow_exact") is False:
-        raise QdrantError(
-            "bad_request", 'Exact search disabled! Help: Set the "exact" parameter to false.'
-        )
+        raise QdrantError("bad_request", 'Exact search disabled! Help: Set the "exact" parameter to false.')
     check_filter(found, ask.get("filter"), update=False)
     check_rate(found, "read", 1)
 
