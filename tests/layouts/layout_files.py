@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from migrate.backends.base import Source
 from migrate.batch import Batch, Cursor, Row
-from migrate.layouts import Sample
+from migrate.layouts import Layout, Sample
 from migrate.schema import Column, ForeignKey, Kind, NotCarried, Table
 
 SAMPLES = Path(__file__).parents[2] / "migrate" / "samples"
@@ -117,5 +118,22 @@ class FileSource:
         while rows := found.fetchmany(size):
             yield Batch(table, [row[1:] for row in rows], rows[-1][0])
 
-    def ordered(self, table: Table) -> bool:
-        return False
+
+def built(
+    path: Path, layout: Layout, tables: Sequence[Table], rows: sqlite3.Connection | Source | None = None
+) -> sqlite3.Connection:
+    """Build a file as a SQLite target does: tables, then rows (from a file or a source), then the rest."""
+    connection = sqlite3.connect(path)
+    for table in tables:
+        for statement in layout.sqlite_ddl(table) or []:
+            connection.execute(statement)
+    source = FileSource(rows) if isinstance(rows, sqlite3.Connection) else rows
+    for table in tables if source else ():
+        names = ", ".join(quoted(c) for c in table.column_names)
+        marks = ", ".join("?" for _ in table.columns)
+        for batch in source.batches(table, size=50) if source else ():
+            connection.executemany(f"INSERT INTO {quoted(table.name)} ({names}) VALUES ({marks})", batch.rows)
+    for statement in layout.sqlite_after(tables):
+        connection.execute(statement)
+    connection.commit()
+    return connection
