@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -112,3 +113,16 @@ def test_a_state_file_serves_one_emulator_after_another(tmp_path: Path) -> None:
         Index(host=emulator.index_host("kept"), api_key="k") as index,
     ):
         assert [item.id for item in index.list_paginated(namespace="ns").vectors] == ["8"]
+
+
+def test_an_index_moves_when_its_port_was_taken_meanwhile(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with PineconeEmulator(persist=state) as emulator, Pinecone(api_key="k", host=emulator.url) as pc:
+        pc.create_index(name="kept", dimension=2, spec=AWS)
+        before = emulator.index_host("kept")
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", int(before.rpartition(":")[2])))
+        other.listen()
+        with PineconeEmulator(persist=state) as emulator, Pinecone(api_key="k", host=emulator.url) as pc:
+            assert pc.describe_index("kept").host == emulator.index_host("kept") != before

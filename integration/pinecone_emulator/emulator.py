@@ -36,14 +36,20 @@ class _Hosted:
         self.index = Index(definition, emulator.state, emulator.limits, lambda: emulator.lag_s)
         self.imports = Imports(self.index)
         self.grpc = GrpcServer(self.index, lambda: self.listener)
-        self.listener = emulator.listen(
-            definition.port,
-            lambda request: data_plane(self.index, self.imports, request),
-            index=definition.name,
-            grpc_port=self.grpc.port,
-        )
+        try:
+            self.listener = self._listen(emulator, definition.port)
+        except OSError:  # someone took the port while the emulator was down: describe will name the new one
+            self.listener = self._listen(emulator, 0)
         definition.port = self.listener.port
         self.listener.start()
+
+    def _listen(self, emulator: PineconeEmulator, port: int) -> Listener:
+        return emulator.listen(
+            port,
+            lambda request: data_plane(self.index, self.imports, request),
+            index=self.index.definition.name,
+            grpc_port=self.grpc.port,
+        )
 
     def stop(self) -> None:
         self.listener.stop()
@@ -53,7 +59,8 @@ class _Hosted:
 class PineconeEmulator:
     """Pinecone on 127.0.0.1, for tests. Use as a context manager, or start() and stop().
 
-    port: of the controller, 0 for a free one; each index gets a port of its own, kept over restarts.
+    port: of the controller, 0 for a free one; each index gets a port of its own, kept over restarts
+    unless another program has taken it.
     api_keys: the valid keys; None takes any. lag_s: seconds until reads see a write, changeable at any time.
     persist: a state file; the same file brings back the same indexes, ports and records.
     limits: the documented ones, unless a test needs smaller numbers.

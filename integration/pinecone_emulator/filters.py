@@ -1,8 +1,8 @@
 """Metadata filters: the operators of "Filter by metadata", compiled to a predicate.
 
-Semantics the page leaves open: $ne and $nin match records without the field (the SDK's own integration
-tests note that the service does so), and on a list of strings $eq and $in match when any element does,
-$ne and $nin when none does.
+Semantics the page leaves open: $ne, $nin and $not match records without the field (the SDK's own integration
+tests note that the service does so for the first two), and on a list of strings $ne and $nin match when
+no element does. Lists match $eq and $in when any element does, as the page says.
 """
 
 from __future__ import annotations
@@ -64,11 +64,21 @@ def _comparison(field: str, operator: str, operand: Any, limits: Limits) -> Pred
         options = _options(field, operator, operand, limits)
         wanted = operator == "$in"
         return lambda metadata: _any_equal(metadata.get(field), options) is wanted
+    if operator == "$not":
+        inner = _not(field, operand, limits)
+        return lambda metadata: not inner(metadata)
     if operator == "$exists":
         if not isinstance(operand, bool):
             raise invalid(f"Invalid filter: $exists on field '{field}' takes a boolean")
         return lambda metadata: (field in metadata) is operand
     raise invalid(f"Invalid filter: '{operator}' is not a supported operator (field '{field}')")
+
+
+def _not(field: str, operand: Any, limits: Limits) -> Predicate:
+    """What $not negates: conditions on the same field."""
+    if not isinstance(operand, dict):
+        raise invalid(f"Invalid filter: $not on field '{field}' takes a condition")
+    return _clause(field, operand, limits)
 
 
 def _scalar(field: str, operator: str, operand: Any) -> Value:

@@ -123,7 +123,6 @@ class Index:
             if self.definition.vector_type == "sparse":
                 raise invalid(f"Sparse values are required by a sparse index. Vector ID {one}.")
             return None
-        self.check_takes_sparse()
         return vectors.sparse(message, self.limits, of=one)
 
     def update(self, request: Decoded) -> Decoded:
@@ -300,7 +299,9 @@ class Index:
             raise invalid(f"Vector ID must be ASCII without NUL, but is '{one}'")
         return str(one)
 
-    def check_takes_sparse(self) -> None:
+    def check_sparse_query(self) -> None:
+        """ "Known limitations": sparse-dense records can be written to any dense index, and be queried in
+        those that use the dot product."""
         if self.definition.vector_type != "sparse" and self.definition.metric != "dotproduct":
             raise invalid(
                 "Index configuration does not support sparse values - "

@@ -73,7 +73,7 @@ def _query_vectors(
     dense = None if values is None else vectors.dense(values, dimension, index.limits)
     if sparse is None:
         return dense, None
-    index.check_takes_sparse()
+    index.check_sparse_query()
     return dense, vectors.sparse(sparse, index.limits)
 
 

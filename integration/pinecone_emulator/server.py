@@ -119,12 +119,11 @@ def check_key(given: str | None, keys: frozenset[str] | None) -> None:
 
 
 def default_message(status: int) -> str:
-    """The sentence of a fault's answer."""
+    """The sentence of a fault's answer; of 429 as in "Pinecone Database limits", without the namespace."""
     if status == 429:
-        return "Request failed. You've reached the request-per-second limit for this operation."
-    return {503: "The service is temporarily unavailable", 500: "Internal server error"}.get(
-        status, "Request failed"
-    )
+        return "Request failed. You've reached the QPS limit for this operation. Pace your requests."
+    known = {503: "The service is temporarily unavailable", 500: "Internal server error"}
+    return known.get(status, "Request failed")
 
 
 class _Server(ThreadingHTTPServer):

@@ -136,5 +136,5 @@ def _to_json_field(field: Field, item: Any) -> Any:
 
 
 def shortest(values: Any) -> list[float]:
-    """Doubles of at most nine digits that are the same float32: what the service prints."""
-    return [float(f"{one:.9g}") for one in np.asarray(values, dtype=np.float32).tolist()]
+    """The shortest decimals that are the same float32, as in the examples of "Fetch data": 0.1 stays 0.1."""
+    return [float(text) for text in np.asarray(values, np.float32).astype(str).tolist()]
