@@ -228,7 +228,9 @@ def test_custom_sharding_keeps_keys_apart(client: QdrantClient, name: str) -> No
     keys = client.list_shard_keys(name).shard_keys
     assert keys is not None
     assert [one.key for one in keys] == ["one", 2]
-    client.upsert(name, [models.PointStruct(id=i, vector=[1, i, 0, 0]) for i in (3, 1)], shard_key_selector="one")
+    client.upsert(
+        name, [models.PointStruct(id=i, vector=[1, i, 0, 0]) for i in (3, 1)], shard_key_selector="one"
+    )
     client.upsert(name, [models.PointStruct(id=2, vector=[1, 2, 0, 0])], shard_key_selector=2)
     points, following = client.scroll(name, limit=2)
     assert ([(p.id, p.shard_key) for p in points], following) == ([(1, "one"), (2, 2)], 3)

@@ -23,7 +23,7 @@ from typing import Any
 
 import qdrant_edge as edge
 
-from integration.qdrant_server import edge_config, edge_query
+from integration.qdrant_server import edge_bools, edge_config, edge_query
 
 Json = dict[str, Any]
 Update = edge.UpdateOperation
@@ -161,7 +161,7 @@ class Shards:
 
     def update(self, path: str, op: Json, flush: bool) -> None:
         shard = self._open[path]
-        shard.update(_operation(op))
+        shard.update(_operation(edge_bools.without(shard, op)))
         if flush:
             shard.flush()
 
@@ -179,6 +179,7 @@ class Shards:
         return [_record(point) for point in got]
 
     def scroll(self, path: str, ask: Json) -> tuple[list[Json], Any]:
+        ask = edge_bools.without(self._open[path], ask)
         request = edge.ScrollRequest(
             limit=ask["limit"],
             offset=ask.get("offset"),
@@ -191,16 +192,18 @@ class Shards:
         return [_record(point) for point in points], _id(following)
 
     def query(self, path: str, asks: list[Json]) -> list[list[Json]]:
-        requests = [edge_query.request(ask) for ask in asks]
         shard = self._open[path]
+        requests = [edge_query.request(edge_bools.without(shard, ask)) for ask in asks]
         return [[_scored(point) for point in shard.query(request)] for request in requests]
 
     def count(self, path: str, where: Json | None, exact: bool) -> int:
+        where = edge_bools.without(self._open[path], where)
         return int(self._open[path].count(edge.CountRequest(exact=exact, filter=edge_query.filter_of(where))))
 
     def facet(
         self, path: str, key: str, limit: int, exact: bool, where: Json | None
     ) -> list[tuple[Any, int]]:
+        where = edge_bools.without(self._open[path], where)
         request = edge.FacetRequest(key, limit, exact, edge_query.filter_of(where))
         return [(_id(hit.value), hit.count) for hit in self._open[path].facet(request).hits]
 
