@@ -9,7 +9,8 @@ wal        `-wal` and `-shm` are there: read with SQLite's own locks, `-shm` not
            written. Writers go on; so do checkpoints, up to this snapshot.
 no-lock    `-wal` without `-shm` (a copied pair, a killed writer): both read
            without locks, as creating `-shm` is the only way to have them.
-immutable  a WAL database that was closed cleanly: only the file itself is read.
+immutable  a WAL database that was closed cleanly, or whose `-wal` has no
+           committed transaction: only the file itself is read.
 locks      a rollback-journal database: read under SQLite's shared lock, which
            makes its writers wait at commit until the source is closed.
 copy       a `-journal` of a killed writer: file and journal are copied into a
@@ -24,18 +25,13 @@ can make SQLite create an empty `-wal` again.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 import sqlite3
-import stat
-import struct
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -43,11 +39,13 @@ from pathlib import Path
 from migrate.backends.sqlite.hostile import (
     HEADER_BYTES,
     allow_reading_only,
+    descriptor_of,
     distrust,
     explaining,
-    names_super_journal,
     parse_header,
     refuse_truncated,
+    refuse_unrecoverable,
+    unrecoverable,
     wal_has_commit,
 )
 from migrate.errors import BackendError, ConfigError, TransientError
@@ -106,6 +104,10 @@ def open_source(path: Path) -> Opened:
 
     Raises ConfigError for what is no readable SQLite database, TransientError
     where another program holds it exclusively or is changing it just now.
+
+    A program that reads its own live WAL file this way must have it open
+    already: SQLite shares `-shm` within a process, so a connection that it
+    opens after this one gets SQLITE_READONLY when it writes.
     """
     with explaining(path):
         place = _real(path)
@@ -122,7 +124,7 @@ def open_source(path: Path) -> Opened:
 
 def _attempt(place: Path, path: Path, stack: ExitStack) -> Opened | None:
     """Open by the state of the files, or return None where that changed meanwhile."""
-    descriptor = stack.enter_context(_descriptor(place))
+    descriptor = stack.enter_context(descriptor_of(place))
     before = _look(place, descriptor)
     how = _way(before, place, path)
     if how in _LOCKLESS and _just_written(before):
@@ -132,12 +134,17 @@ def _attempt(place: Path, path: Path, stack: ExitStack) -> Opened | None:
     try:
         connection = _connect(place, how) if how != "copy" else None
     except sqlite3.Error as exc:
-        if exc.sqlite_errorname == "SQLITE_READONLY_ROLLBACK":
+        code = getattr(exc, "sqlite_errorname", "")
+        if code == "SQLITE_READONLY_ROLLBACK":
             how, connection = "copy", None
-        elif exc.sqlite_errorname.startswith("SQLITE_BUSY") or _look(place, descriptor) == before:
+        elif code.startswith("SQLITE_BUSY"):
             raise
-        else:
+        elif _look(place, descriptor) != before:
             return None
+        else:
+            if how in ("locks", "immutable"):  # say more than "malformed" where we can
+                refuse_truncated(parse_header(before.head, before.main.size, path), before.main.size, path)
+            raise
     if connection is None:
         connection = _connect_copy(place, descriptor, stack, path)
     stack.callback(connection.close)
@@ -163,7 +170,7 @@ def identity(path: Path) -> dict[str, int]:
     """
     with explaining(path):
         place = _real(path)
-        with _descriptor(place) as descriptor:
+        with descriptor_of(place) as descriptor:
             look = _look(place, descriptor)
         header = parse_header(look.head, look.main.size, path)
         return {
@@ -214,7 +221,7 @@ def _stamp(path: Path) -> _Stamp | None:
 
 def _first_bytes(path: Path, count: int) -> bytes:
     try:
-        with open(path, "rb") as file:  # never the database itself: see _descriptor
+        with open(path, "rb") as file:  # never the database itself: see descriptor_of
             return file.read(count)
     except FileNotFoundError:
         return b""
@@ -293,12 +300,7 @@ def _connect(place: Path, how: str) -> sqlite3.Connection:
 
 def _connect_copy(place: Path, descriptor: int, stack: ExitStack, path: Path) -> sqlite3.Connection:
     journal = _beside(place, "-journal")
-    if names_super_journal(journal):
-        raise ConfigError(
-            "a transaction over several databases was cut off in this file",
-            hint="open it once with the program that writes to it, which rolls the transaction back",
-            file=str(path),
-        )
+    refuse_unrecoverable(journal, path)
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="memlift-"))
     needed, free = os.stat(place).st_size + os.stat(journal).st_size, shutil.disk_usage(folder).free
     if needed > free:
@@ -318,68 +320,19 @@ def _connect_copy(place: Path, descriptor: int, stack: ExitStack, path: Path) ->
     with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
         distrust(connection)
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()  # rolls back
+        # A journal that does not belong to the file "recovers" it into a broken one.
+        (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise unrecoverable(f"it is damaged after that: {found}", path)
     size = os.stat(copy).st_size
     refuse_truncated(parse_header(_first_bytes(copy, HEADER_BYTES), size, path), size, path)
     return _connect(copy, "immutable")
 
 
 def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path, strict=True))  # SQLite looks for -wal beside the file that is meant
-
-
-@dataclass(slots=True)
-class _Held:
-    descriptors: list[int]
-    users: int
-
-
-_held: dict[tuple[int, int], _Held] = {}  # by device and inode
-_held_lock = threading.Lock()
-
-
-@contextmanager
-def _descriptor(place: Path) -> Iterator[int]:
-    """Give a descriptor of a database, for the bytes that SQLite does not tell.
-
-    Closing *any* descriptor of a file drops all locks that this process has on
-    it (POSIX), also those of SQLite and of an agent that we run inside of. So
-    there is one for all users of a file, and it is closed only when no
-    connection of ours is left and the file has no locks.
-    """
-    with _held_lock:
-        info = os.stat(place)
-        _refuse_special(info.st_mode)
-        held = _held.get((info.st_dev, info.st_ino))
-        if held is None:
-            descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a fifo must not block
-            info = os.fstat(descriptor)
-            held = _held.setdefault((info.st_dev, info.st_ino), _Held([], 0))
-            held.descriptors.append(descriptor)
-        held.users += 1
     try:
-        _refuse_special(info.st_mode)
-        yield held.descriptors[0]
-    finally:
-        with _held_lock:
-            held.users -= 1
-            for key, one in list(_held.items()):
-                if one.users == 0 and not _locked(one.descriptors[0]):
-                    for descriptor in one.descriptors:
-                        os.close(descriptor)
-                    del _held[key]
-
-
-def _refuse_special(mode: int) -> None:
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError("it is a folder")
-    if not stat.S_ISREG(mode):
-        raise OSError("it is not a regular file, but a device, pipe or socket")
-
-
-def _locked(descriptor: int) -> bool:
-    """Whether anybody, this process included, has a lock on the file; only Linux can tell."""
-    if sys.platform != "linux":
-        return False
-    question = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question)
-    return bool(struct.unpack("hhqqi", answer)[0] != fcntl.F_UNLCK)
+        return Path(
+            os.path.realpath(path, strict=True)
+        )  # SQLite looks for -wal beside the file that is meant
+    except ValueError as exc:  # a NUL in the name
+        raise OSError(errno.EINVAL, str(exc)) from exc
