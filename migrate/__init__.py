@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from migrate.api import MigrationEngine, migrate, undo, verify
+    from migrate.api import MigrationEngine, migrate
     from migrate.report import Report
 
-__all__ = ["MigrationEngine", "Report", "migrate", "undo", "verify"]
+__all__ = ["MigrationEngine", "Report", "migrate"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("MigrationEngine", "migrate", "undo", "verify"):
+    if name in ("MigrationEngine", "migrate"):
         from migrate import api
 
         return getattr(api, name)

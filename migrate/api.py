@@ -134,7 +134,7 @@ class _NotLookedAt:
     def describe(self) -> str:
         return str(self._settings)
 
-    def look(self, names: Sequence[str]) -> Standing:
+    def look(self, tables: Sequence[Table]) -> Standing:
         return Standing(notes=("the target was not looked at, because it is not running",))
 
 

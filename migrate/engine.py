@@ -94,7 +94,7 @@ class Run:
             not_carried=tuple(
                 {"name": n.name, "reason": n.reason, "derived": n.derived} for n in plan.not_carried
             ),
-            warnings=tuple(plan.notes),
+            notes=tuple(plan.notes),
         )
 
     # --- the whole ------------------------------------------------------------
@@ -144,7 +144,7 @@ class Run:
     def _look(self) -> Standing:
         """See what stands in the target before the source is read: a wrong password costs no audit."""
         standing: Standing = self._retrying(
-            lambda: self.target.look([t.name for t in self.plan.tables]), recover=False
+            lambda: self.target.look(self.plan.tables), recover=False
         )
         self.progress.warn(*standing.notes)
         if standing.strangers and not self.choices.into_existing:

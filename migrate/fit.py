@@ -106,22 +106,28 @@ class Integers:
         return 0
 
 
+def whole(cell: float) -> bool:
+    """Whether SQLite's INTEGER and NUMERIC affinities make an integer of this double."""
+    return cell.is_integer() and INT64[0] < cell < INT64[1]
+
+
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Doubles, and integers that a double holds exactly (SQLite's NUMERIC affinity).
+    """Doubles, and integers that a double holds exactly: a column of SQLite's NUMERIC affinity.
 
-    Where the store itself keeps a whole double as an integer, reading gives the
-    integer back, so both forms are one value there.
+    SQLite itself keeps a whole number as an integer there, so reading makes
+    whole doubles integers again; a whole double that is none cannot be told apart.
     """
 
     def check(self, cells: Sequence[Any]) -> Iterator[Found]:
         """See `Rule.check`."""
-        if set(map(type, cells)) <= {float, _NONE}:
-            return
         for i, cell in enumerate(cells):
-            if cell is None or type(cell) is float:
+            if cell is None:
                 continue
-            if type(cell) is not int:
+            if type(cell) is float:
+                if whole(cell):
+                    yield Found(i, None, "a whole real in a column of numbers")
+            elif type(cell) is not int:
                 yield Found(i, None, f"{_name(cell)} in a column of numbers")
             elif abs(cell) > 2**53:
                 yield Found(i, None, "an integer that a double cannot hold exactly")

@@ -84,6 +84,7 @@ class Report:
     resumed: bool = False
     layout: str = "generic"
     tables: tuple[TableReport, ...] = ()
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     quarantine: str | None = None

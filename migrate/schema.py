@@ -195,3 +195,17 @@ class NotCarried:
     name: str
     reason: str
     derived: bool = field(default=False)  # True: rebuilt in the target, nothing is lost
+
+
+def affinity(declared: str) -> str:
+    """Return the affinity of a type declared in SQLite (https://www.sqlite.org/datatype3.html, section 3.1)."""
+    upper = declared.upper()
+    if "INT" in upper:
+        return "INTEGER"
+    if any(word in upper for word in ("CHAR", "CLOB", "TEXT")):
+        return "TEXT"
+    if "BLOB" in upper or not upper:
+        return "BLOB"
+    if any(word in upper for word in ("REAL", "FLOA", "DOUB")):
+        return "REAL"
+    return "NUMERIC"

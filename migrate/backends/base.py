@@ -132,7 +132,7 @@ class Target(Store, Protocol):
 
     say: Callable[[str], None]
 
-    def look(self, names: Sequence[str]) -> Standing:
+    def look(self, tables: Sequence[Table]) -> Standing:
         """Say what stands there, without changing anything."""
         ...
 

@@ -39,7 +39,7 @@ def check(name: str) -> str:
     return name
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
     """Import what a codec needs, when it is needed. Raises MissingExtraError."""
     try:
         return import_module(name)
@@ -50,10 +50,10 @@ def _library(name: str) -> Any:
 def compressor(name: str) -> Compressor:
     """Return a new compressor."""
     if check(name) == "gzip":
-        isal_zlib = _library("isal.isal_zlib")
+        isal_zlib = library("isal.isal_zlib")
         return cast(Compressor, isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, _WBITS_GZIP))
     if name == "zstd":
-        return cast(Compressor, _library("zstandard").ZstdCompressor(level=_ZSTD_LEVEL).compressobj())
+        return cast(Compressor, library("zstandard").ZstdCompressor(level=_ZSTD_LEVEL).compressobj())
     return _Plain()
 
 
@@ -65,7 +65,7 @@ def decompress(name: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
     if check(name) == "none":
         yield from chunks
         return
-    damage = _library("isal.isal_zlib").error if name == "gzip" else _library("zstandard").ZstdError
+    damage = library("isal.isal_zlib").error if name == "gzip" else library("zstandard").ZstdError
     try:
         yield from _gunzip(chunks) if name == "gzip" else _unzstd(chunks)
     except damage as exc:
@@ -73,7 +73,7 @@ def decompress(name: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    engine = _library("isal.isal_zlib").decompressobj(_WBITS_GZIP)
+    engine = library("isal.isal_zlib").decompressobj(_WBITS_GZIP)
     for chunk in chunks:
         if engine.eof:
             raise VerifyError("gzip: bytes after the end")
@@ -92,7 +92,7 @@ def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 def _unzstd(chunks: Iterator[bytes]) -> Iterator[bytes]:
     source = _Reader(chunks)
-    engine = _library("zstandard").ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW)
+    engine = library("zstandard").ZstdDecompressor(max_window_size=_ZSTD_MAX_WINDOW)
     with engine.stream_reader(source, read_across_frames=False) as reader:
         while plain := reader.read(CHUNK):
             yield plain

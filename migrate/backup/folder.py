@@ -76,6 +76,17 @@ class FolderStore:
         finally:
             os.close(fd)
 
+    def reach(self, *, write: bool, patience_s: float) -> None:
+        del patience_s
+        if not write and not self._root.is_dir():
+            raise ConfigError(f"no such folder: {self._root}")
+        try:
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as exc:
+            raise ConfigError(f"cannot use {self._root} as a store: {exc.strerror}") from exc
+        if write and not os.access(self._root, os.W_OK | os.X_OK):
+            raise ConfigError(f"cannot write to {self._root}")
+
     def put(self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
         target = self._path(key)
         with self._exclusive() if if_absent or if_match else contextlib.nullcontext():

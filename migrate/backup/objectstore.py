@@ -67,6 +67,13 @@ class ObjectStore(Protocol):
     def url(self) -> str:
         """The address, without secrets."""
 
+    def reach(self, *, write: bool, patience_s: float) -> None:
+        """Look whether the store is there. write: it may be made (a folder).
+
+        Raises ConfigError for a wrong bucket, folder or credentials,
+        TransientError where it does not answer for `patience_s` seconds.
+        """
+
     def put(self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
         """Write a small object whole; return its etag.
 

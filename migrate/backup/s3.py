@@ -173,6 +173,17 @@ class S3Store:
             options["ObjectLockRetainUntilDate"] = self.now() + timedelta(days=settings.lock_days)
         return options
 
+    def reach(self, *, write: bool, patience_s: float) -> None:
+        del write  # what the credentials may do shows at the first write, before anything is half-made
+        self._call(
+            "list",
+            "",
+            lambda: self._client.list_objects_v2(
+                Bucket=self._settings.bucket, Prefix=self._prefix, MaxKeys=1
+            ),
+            patience=Patience(total_s=patience_s, cancel=self.patience.cancel),
+        )
+
     def put(self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
         # A lease or a probe is rewritten all the time, so it is never locked or moved to cold storage.
         conditional = if_absent or if_match is not None

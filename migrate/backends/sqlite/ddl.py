@@ -13,9 +13,9 @@ from typing import Any
 
 from migrate.backends.base import Options
 from migrate.backends.sqlbooks import is_ours
-from migrate.backends.sqlite.names import affinity, ident, looks_like_number
-from migrate.fit import INT64, Fit, Found, Integers, Rule, Texts, Typed
-from migrate.schema import PACKED_KINDS, TEXT_KINDS, Column, Index, Kind, Table
+from migrate.backends.sqlite.names import ident, looks_like_number
+from migrate.fit import INT64, Fit, Found, Integers, Rule, Texts, Typed, whole
+from migrate.schema import PACKED_KINDS, TEXT_KINDS, Column, Index, Kind, Table, affinity
 
 _MAX_COLUMNS = 2000  # SQLITE_MAX_COLUMN (https://www.sqlite.org/limits.html)
 
@@ -38,7 +38,7 @@ class Stored:
             for i, cell in enumerate(cells):
                 if type(cell) is float and cell != cell:
                     yield Found(i, None, "NaN, which SQLite turns into NULL")
-                elif type(cell) is float and self.affinity in ("INTEGER", "NUMERIC") and _whole(cell):
+                elif type(cell) is float and self.affinity in ("INTEGER", "NUMERIC") and whole(cell):
                     yield Found(i, None, "a whole real, which SQLite turns into an integer here")
         if int in types:
             yield from Integers().check([c if type(c) is int else None for c in cells])
@@ -60,10 +60,6 @@ class Stored:
         if type(cell) is int:
             return min(max(cell, INT64[0]), INT64[1])
         return "" if self.affinity == "TEXT" else 0
-
-
-def _whole(cell: float) -> bool:
-    return cell.is_integer() and INT64[0] < cell < INT64[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from migrate.backends.sqlbooks import is_ours
-from migrate.backends.sqlite.names import affinity, ident, literal
-from migrate.schema import Column, ForeignKey, Index, IndexPart, Kind, NotCarried, Table
+from migrate.backends.sqlite.names import ident, literal
+from migrate.schema import Column, ForeignKey, Index, IndexPart, Kind, NotCarried, Table, affinity
 
 _BY_AFFINITY = {"INTEGER": Kind.INTEGER, "TEXT": Kind.TEXT, "BLOB": Kind.BLOB, "REAL": Kind.REAL}
 _BY_STORAGE = {"integer": Kind.INTEGER, "real": Kind.REAL, "text": Kind.TEXT, "blob": Kind.BLOB}

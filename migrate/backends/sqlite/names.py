@@ -24,20 +24,6 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def affinity(declared: str) -> str:
-    """Return a declared type's affinity (https://www.sqlite.org/datatype3.html, section 3.1)."""
-    upper = declared.upper()
-    if "INT" in upper:
-        return "INTEGER"
-    if any(word in upper for word in ("CHAR", "CLOB", "TEXT")):
-        return "TEXT"
-    if "BLOB" in upper or not upper:
-        return "BLOB"
-    if any(word in upper for word in ("REAL", "FLOA", "DOUB")):
-        return "REAL"
-    return "NUMERIC"
-
-
 def looks_like_number(text: str) -> bool:
     """Whether SQLite's numeric affinities would turn this text into a number."""
     return bool(_NUMBER.match(text))

@@ -78,14 +78,14 @@ class SqliteTarget:
 
     # --- before rows ----------------------------------------------------------
 
-    def look(self, names: Sequence[str]) -> Standing:
+    def look(self, tables: Sequence[Table]) -> Standing:
         """See `Target.look`. A file that does not exist is not made."""
         if not self._path.exists() or self._path.stat().st_size == 0:
             return Standing()
         opened = open_source(self._path)
         try:
             with translating("look at the target", file=str(self._path)):
-                return self._standing(opened.connection, names)
+                return self._standing(opened.connection, [t.name for t in tables])
         finally:
             opened.close()
 

@@ -1,0 +1,265 @@
+"""What is built once the rows are in: keys, foreign keys, indexes, the vector index, sequences."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from migrate.backends.base import Phase, Step
+from migrate.backends.postgres import ddl
+from migrate.backends.postgres.connect import qualified
+from migrate.backends.postgres.names import fitting, fitting_column, ident, translating
+from migrate.backends.postgres.types import columns_here
+from migrate.errors import BackendError, TransientError
+from migrate.schema import Column, Kind, Table
+
+if TYPE_CHECKING:
+    from migrate.backends.postgres.target import PostgresTarget
+
+Progress = Callable[[int, int], None]
+
+# An HNSW build that fits into maintenance_work_mem took 50 CPU seconds for
+# 50,000 x 384, one that did not 117. A node holds its vector and some 300 bytes
+# of neighbours at m = 16.
+_NODE_BYTES = 300
+_LEAST_MEMORY, _MOST_MEMORY = 64 * 2**20, 2 * 2**30
+
+
+def steps(target: PostgresTarget, tables: Sequence[Table]) -> list[Step]:
+    """Return what is to be built, in order; what already stands is left out."""
+    standing = _standing(target)
+    names = {t.name for t in tables} | set(_made_names(target))
+    found: list[Step] = []
+    for table in tables:
+        if table.key:
+            name, sql = ddl.primary_key(table, target.server)
+            if (table.name, "p") not in standing.keyed:
+                found.append(
+                    Step(table.name, "primary key", Phase.KEY, partial(_statement, target, table, name, sql))
+                )
+        found += _links(target, table, names, standing.constraints)
+        found += _indexes(target, table, standing.relations)
+    return found
+
+
+class _Standing:
+    """Constraints and relations of the schema, by name."""
+
+    def __init__(self) -> None:
+        self.constraints: set[str] = set()
+        self.relations: set[str] = set()
+        self.keyed: set[tuple[str, str]] = set()
+
+
+def _standing(target: PostgresTarget) -> _Standing:
+    found = _Standing()
+    with target.transaction("list constraints", fenced=False) as db:
+        for name, kind, table in db.execute(
+            "SELECT k.conname::text, k.contype::text, c.relname::text FROM pg_catalog.pg_constraint k"
+            " JOIN pg_catalog.pg_class c ON c.oid = k.conrelid"
+            " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s",
+            (target.server.schema,),
+        ):
+            found.constraints.add(name)
+            found.keyed.add((table, kind))
+        for (name,) in db.execute(
+            "SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+            " ON n.oid = c.relnamespace WHERE n.nspname = %s",
+            (target.server.schema,),
+        ):
+            found.relations.add(name)
+    return found
+
+
+def _made_names(target: PostgresTarget) -> list[str]:
+    with target.transaction("read what was made", fenced=False):
+        return list(target.books.made())
+
+
+def _links(target: PostgresTarget, table: Table, names: set[str], standing: set[str]) -> list[Step]:
+    found = []
+    for number, key in enumerate(table.foreign_keys, 1):
+        name, sql = ddl.foreign_key(table, number, key, target.server)
+        if name in standing:
+            continue
+        if key.parent not in names:
+            target.note(f"foreign key of {table.name} to {key.parent}: that table is not in the target")
+            continue
+        found.append(
+            Step(
+                table.name,
+                f"foreign key to {key.parent}",
+                Phase.LINK,
+                partial(_foreign_key, target, table, name, sql),
+            )
+        )
+    for column in table.columns:
+        if column.identity and column.kind is Kind.INTEGER:
+            found.append(Step(table.name, "sequence", Phase.LINK, partial(_sequence, target, table, column)))
+    return found
+
+
+def _indexes(target: PostgresTarget, table: Table, standing: set[str]) -> list[Step]:
+    found = []
+    wanted = [ddl.index(table, i, target.server) for i in table.indexes]
+    for made, index in zip(wanted, table.indexes, strict=True):
+        if made is None:
+            target.note(f"index {index.name} of {table.name}: its condition {index.where} does not translate")
+    wanted.append(ddl.nocase_key(table, target.server))
+    for made in wanted:
+        if made is not None and made[0] not in standing:
+            found.append(
+                Step(table.name, f"index {made[0]}", Phase.INDEX, partial(_plain_index, target, table, *made))
+            )
+    if target.options.index == "none":
+        return found
+    for column, here in zip(table.columns, columns_here(table, target.options), strict=True):
+        made = ddl.vector_index(table, column, here, target.server) if here is not None else None
+        if made is not None and made[0] not in standing:
+            found.append(
+                Step(
+                    table.name,
+                    f"vector index {made[0]}",
+                    Phase.INDEX,
+                    partial(_vector_index, target, table, column, *made),
+                )
+            )
+        elif made is None and column.kind in (Kind.VECTOR, Kind.HALF):
+            why = "rows of many dimensions" if column.dim is None else f"{column.dim} dimensions"
+            target.note(f"{table.name}.{column.name}: pgvector has no HNSW index for {why}; search is exact")
+    return found
+
+
+def _statement(target: PostgresTarget, table: Table, name: str, sql: str, progress: Progress) -> None:
+    with target.transaction(f"build {name}", table=table.name) as db:
+        db.execute(sql)
+
+
+def _foreign_key(target: PostgresTarget, table: Table, name: str, sql: str, progress: Progress) -> None:
+    """Create a foreign key and validate it; where the source's own rows break it, it stays NOT VALID."""
+    try:
+        with target.transaction(f"build {name}", table=table.name) as db:
+            if name not in _constraints_of(db, target.server.schema):
+                db.execute(sql)
+    except BackendError as exc:
+        state = getattr(exc.__cause__, "sqlstate", None)
+        if isinstance(exc, TransientError) or state not in ("42830", "42804", "42703"):
+            raise
+        target.note(f"foreign key {name} of {table.name} was left out: {exc.message}")
+        return
+    try:
+        with target.transaction(f"validate {name}", table=table.name) as db:
+            db.execute(f"ALTER TABLE {target.at(fitting(table.name))} VALIDATE CONSTRAINT {ident(name)}")
+    except BackendError as exc:
+        if getattr(exc.__cause__, "sqlstate", None) != "23503":
+            raise
+
+
+def _constraints_of(db: psycopg.Connection[tuple[object, ...]], schema: str) -> set[str]:
+    rows = db.execute(
+        "SELECT k.conname::text FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_namespace n"
+        " ON n.oid = k.connamespace WHERE n.nspname = %s",
+        (schema,),
+    )
+    return {str(r[0]) for r in rows}
+
+
+def _sequence(target: PostgresTarget, table: Table, column: Column, progress: Progress) -> None:
+    """Let numbering go on after the largest number in use or ever given out."""
+    relation, name = target.at(fitting(table.name)), ident(fitting_column(column.name))
+    with target.transaction("set a sequence", table=table.name) as db:
+        row = db.execute(
+            f"SELECT pg_catalog.pg_get_serial_sequence(%s, %s), (SELECT max({name}) FROM {relation})",
+            (relation, fitting_column(column.name)),
+        ).fetchone()
+        if row is None or row[0] is None:
+            return
+        last = max((n for n in (row[1], table.sequence) if n is not None), default=0)
+        if last > 0:
+            db.execute("SELECT pg_catalog.setval(%s::regclass, greatest(%s, 1), true)", (row[0], last))
+
+
+def _plain_index(target: PostgresTarget, table: Table, name: str, sql: str, progress: Progress) -> None:
+    try:
+        with _watching(target, table, progress), target.transaction(f"build {name}", table=table.name) as db:
+            db.execute(sql)
+    except BackendError as exc:
+        if getattr(exc.__cause__, "sqlstate", None) != "54000":
+            raise
+        target.note(f"index {name} was left out: a value of {table.name} is too long for it")
+
+
+def _vector_index(
+    target: PostgresTarget, table: Table, column: Column, name: str, sql: str, progress: Progress
+) -> None:
+    """Build an HNSW index with the memory it needs, and with the server's workers where they can be had."""
+    with target.transaction("size the index", fenced=False) as db:
+        row = db.execute(
+            f"SELECT count({ident(fitting_column(column.name))}), pg_size_bytes(current_setting('maintenance_work_mem')),"
+            " current_setting('max_parallel_workers')::int, current_setting('max_parallel_maintenance_workers')::int"
+            f" FROM {target.at(fitting(table.name))}"
+        ).fetchone()
+    rows, memory, most_workers, workers = row or (0, _LEAST_MEMORY, 0, 0)
+    half = 2 if (column.dim or 0) > ddl.MAX_HNSW_DIM or column.kind is Kind.HALF else 4
+    need = int(rows * ((column.dim or 0) * half + _NODE_BYTES) * 1.1)
+    memory = max(memory, min(max(need, _LEAST_MEMORY), _MOST_MEMORY))
+    if target.options.workers > 1:
+        workers = min(target.options.workers, most_workers)
+    try:
+        _hnsw(target, table, name, sql, progress, memory, workers)
+    except BackendError as exc:
+        # 53100, 58030: parallel builds share memory through /dev/shm, 64 MB in a plain container.
+        if workers == 0 or getattr(exc.__cause__, "sqlstate", None) not in ("53100", "53200", "58030"):
+            raise
+        target.note(f"{name} was built without parallel workers: {exc.message}")
+        _hnsw(target, table, name, sql, progress, memory, 0)
+
+
+def _hnsw(
+    target: PostgresTarget, table: Table, name: str, sql: str, progress: Progress, memory: int, workers: int
+) -> None:
+    with _watching(target, table, progress), target.transaction(f"build {name}", table=table.name) as db:
+        db.execute(
+            "SELECT set_config('maintenance_work_mem', %s, true),"
+            " set_config('max_parallel_maintenance_workers', %s, true)",
+            (f"{memory // 1024}kB", str(workers)),
+        )
+        db.execute(sql)
+
+
+class _watching:  # noqa: N801 - a context manager, used like a function
+    """Asks the server once a second how far an index build is, from a second connection."""
+
+    def __init__(self, target: PostgresTarget, table: Table, progress: Progress) -> None:
+        self._target, self._progress = target, progress
+        self._relation = qualified(target.server.schema, fitting(table.name))
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="memlift index", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self._done.set()
+        self._thread.join(timeout=30)
+
+    def _watch(self) -> None:
+        if self._done.wait(1.0):
+            return  # most builds are over before it is worth a connection
+        try:
+            with translating("watch the index"), self._target.another_connection() as connection:
+                while not self._done.wait(1.0):
+                    row = connection.execute(
+                        "SELECT coalesce(nullif(tuples_done, 0), blocks_done),"
+                        " CASE WHEN tuples_done > 0 THEN tuples_total ELSE blocks_total END"
+                        " FROM pg_catalog.pg_stat_progress_create_index WHERE relid = %s::regclass",
+                        (self._relation,),
+                    ).fetchone()
+                    if row is not None and row[1]:
+                        self._progress(min(int(row[0]), int(row[1])), int(row[1]))
+        except (BackendError, psycopg.Error) as exc:
+            self._target.say(f"the progress of the index cannot be watched: {exc}")

@@ -1,0 +1,540 @@
+"""Writing a Postgres schema: COPY and the position in one transaction, fenced by the lease."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import psycopg
+
+from migrate import lease, values
+from migrate.backends.base import Options, Position, Standing, Step
+from migrate.backends.postgres import ddl, wire
+from migrate.backends.postgres.build import steps as build_steps
+from migrate.backends.postgres.connect import (
+    Connection,
+    Server,
+    connect,
+    local_settings,
+    look_at,
+    qualified,
+)
+from migrate.backends.postgres.names import fitting, fitting_column, ident, literal, translating
+from migrate.backends.postgres.source import NOW
+from migrate.backends.postgres.types import BINARY, columns_here
+from migrate.backends.sqlbooks import NAMES, Books, statements
+from migrate.batch import Batch, ExactCell, Row
+from migrate.config import PostgresSettings
+from migrate.errors import CheckpointError, ConfigError, LeaseLostError, SchemaError
+from migrate.schema import VECTOR_KINDS, Table
+
+_MADE_SCHEMA = "made by memlift"  # the comment on a schema that undo may drop
+_PLAIN_LOCK_S = "20s"  # a lock held by somebody for longer is worth another try, not an endless wait
+
+
+class PostgresTarget:
+    """A schema of a Postgres database as a `Target` (see `migrate.backends.base`)."""
+
+    def __init__(self, settings: PostgresSettings, options: Options) -> None:
+        self._settings, self._options = settings, options
+        self._connection: Connection | None = None
+        self._seen: Server | None = None
+        self._run_id = ""
+        self._copying: tuple[str, psycopg.Copy, ExitStack] | None = None
+        self._pending: list[ExactCell] = []
+        self._heart: _Heart | None = None
+        self.books = Books(self._run, self.at, NOW, lock=" FOR SHARE")
+        self._notes: list[str] = []
+        self.say: Callable[[str], None] = lambda _: None
+
+    # --- connection -----------------------------------------------------------
+
+    def describe(self) -> str:
+        """See `Store.describe`."""
+        return str(self._settings)
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        if self._heart is not None:
+            self._heart.stop()
+            self._heart = None
+        self._drop_connection()
+
+    def _drop_connection(self) -> None:
+        self._copying, self._pending = None, []
+        if self._connection is not None:
+            with contextlib.suppress(psycopg.Error):  # what matters is that it is gone
+                self._connection.close()
+            self._connection = None
+
+    @property
+    def db(self) -> Connection:
+        """Return the one connection that writes."""
+        if self._connection is None:
+            self._connection = connect(self._settings, first=not self._run_id)
+        return self._connection
+
+    @property
+    def server(self) -> Server:
+        """Return what the server is."""
+        if self._seen is None:
+            self._seen = look_at(self.db, self._settings.schema)
+        return self._seen
+
+    @property
+    def options(self) -> Options:
+        """Return what the user chose."""
+        return self._options
+
+    def note(self, text: str) -> None:
+        """Keep a warning for the report."""
+        if text not in self._notes:
+            self._notes.append(text)
+
+    def another_connection(self) -> Connection:
+        """Open one more connection, to watch a long statement."""
+        return connect(self._settings)
+
+    def at(self, name: str) -> str:
+        """Return a name qualified and quoted."""
+        return qualified(self.server.schema, name)
+
+    def _run(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        cursor = self.db.execute(sql.replace("%", "%%").replace("?", "%s"), tuple(parameters))
+        return cursor.fetchall() if cursor.description else []
+
+    @contextmanager
+    def transaction(self, op: str, *, fenced: bool = True, **where: Any) -> Iterator[Connection]:
+        """Run a block in one transaction of its own; `fenced`: only while the lease is ours."""
+        with translating(op, **where):
+            connection = self.db
+            with connection.transaction():
+                local_settings(connection, lock_timeout=_PLAIN_LOCK_S)
+                if fenced:
+                    self._fence()
+                yield connection
+
+    def _fence(self) -> None:
+        if not self.books.owned_by(self._run_id):
+            raise LeaseLostError(
+                "another run has taken this target over",
+                hint="let that run end, then run the same command again",
+                target=self.describe(),
+            )
+
+    # --- before rows ----------------------------------------------------------
+
+    def look(self, tables: Sequence[Table]) -> Standing:
+        """See `Target.look`. Also tells, before a row is read, what the role may not do."""
+        with translating("look at the target", connecting=True):
+            server = self.server
+            self._check_rights(server, tables)
+            if not server.schema_exists:
+                return Standing(notes=(f"the schema {server.schema!r} will be created",))
+            found = {
+                r[0]
+                for r in self.db.execute(
+                    "SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+                    " ON n.oid = c.relnamespace WHERE n.nspname = %s",
+                    (server.schema,),
+                )
+            }
+            made: dict[str, tuple[str, Table]] = {}
+            last = None
+            if {"memlift_runs", "memlift_tables"} <= found:
+                made, last = self.books.made(), self.books.last_run()
+            mine = {target for target, _ in made.values()}
+            strangers = tuple(t.name for t in tables if fitting(t.name) in found - mine)
+        if last is None:
+            return Standing("empty", strangers=strangers)
+        run, state, plan = last
+        return Standing("done" if state == "done" else "unfinished", plan, run, strangers)
+
+    def _check_rights(self, server: Server, tables: Sequence[Table]) -> None:
+        row = self.db.execute(
+            "SELECT has_database_privilege(current_database(), 'CREATE'), current_user,"
+            " current_database(), pg_catalog.pg_is_in_recovery(),"
+            " (SELECT has_schema_privilege(n.oid, 'CREATE') FROM pg_catalog.pg_namespace n WHERE n.nspname = %s)",
+            (server.schema,),
+        ).fetchone()
+        if row is None:
+            return
+        may_create, role, database, standby, may_use = row
+        if standby:
+            raise ConfigError("the server is a read-only standby", hint="use the address of the primary")
+        if server.schema_exists and not may_use:
+            raise ConfigError(
+                f"the role {role} may not create tables in schema {server.schema}",
+                hint=f'GRANT USAGE, CREATE ON SCHEMA "{server.schema}" TO "{role}"',
+            )
+        if not server.schema_exists and not may_create:
+            raise ConfigError(
+                f"the role {role} may not create the schema {server.schema}",
+                hint=f'CREATE SCHEMA "{server.schema}" AUTHORIZATION "{role}", as a role that may',
+            )
+        if not any(c.kind in VECTOR_KINDS for t in tables for c in t.columns):
+            return
+        if server.vector_schema is None and server.vector_available is None:
+            raise ConfigError(
+                "the server has no pgvector",
+                hint="install the pgvector package on the server, or use an image that has it (memlift up postgres)",
+            )
+        if server.vector_schema is None and not may_create:
+            raise ConfigError(
+                f"pgvector is not created in database {database}, and the role {role} may not do so",
+                hint=f"run `CREATE EXTENSION vector` in database {database} as a role that may",
+            )
+        if server.vector_schema is not None and server.vector_version < (0, 5):
+            raise ConfigError(
+                f"pgvector {'.'.join(map(str, server.vector_version))} has no HNSW index",
+                hint="ALTER EXTENSION vector UPDATE, after installing 0.5 or newer",
+            )
+
+    def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
+        """See `Target.claim`."""
+        with self.transaction("prepare the target", fenced=False) as db:
+            if not self.server.schema_exists:
+                db.execute(f"CREATE SCHEMA IF NOT EXISTS {ident(self.server.schema)}")
+                db.execute(f"COMMENT ON SCHEMA {ident(self.server.schema)} IS {literal(_MADE_SCHEMA)}")
+            # Two runs that begin at once would trip over each other's CREATE IF NOT EXISTS.
+            db.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"memlift {self.server.schema}",)
+            )
+            for statement in statements("bytea", "bigint", "double precision", self.at):
+                db.execute(statement)
+        self._seen = None
+        with translating("take the lease"):
+            lease.acquire(self.books, run, say=self.say)
+        self._run_id = run
+        if self._heart is None:
+            self._heart = _Heart(self._settings, self.at, run)
+        with self.transaction("store the plan"):
+            last = self.books.last_run()
+            if last is not None and last[1] != "done" and (restart or last[0] != run):
+                if not restart:
+                    raise CheckpointError("an unfinished run is in the way", hint="run with --restart")
+                self._drop(last[0])
+            if last is None or last[0] != run:
+                self.books.begin_run(run, plan)
+
+    def _drop(self, run: str) -> None:
+        """Drop what an unfinished run made."""
+        names = {target: name for name, (target, _) in self.books.made().items()}
+        made = self.books.made_by(run)
+        if made:
+            self.db.execute(f"DROP TABLE IF EXISTS {', '.join(map(self.at, made))}")
+        for target in made:
+            self.books.forget_table(names[target])
+        self.books.forget_run(run)
+
+    def prepare(self, tables: Sequence[Table]) -> None:
+        """See `Target.prepare`."""
+        if (
+            any(c.kind in VECTOR_KINDS for t in tables for c in t.columns)
+            and self.server.vector_schema is None
+        ):
+            with self.transaction("create the extension vector") as db:
+                db.execute("CREATE EXTENSION IF NOT EXISTS vector")
+            self._seen = None
+        with self.transaction("create tables") as db:
+            made = self.books.made()
+            here = {
+                r[0]
+                for r in db.execute(
+                    "SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
+                    " ON n.oid = c.relnamespace WHERE n.nspname = %s",
+                    (self.server.schema,),
+                )
+            }
+            for table in tables:
+                if table.name in made:
+                    self._check_same(table, made[table.name][1])
+                    continue
+                name = fitting(table.name)
+                if name not in here:
+                    self._create_enums(db, table)
+                    db.execute(ddl.create_table(table, self.server, self._options))
+                elif not self._options.into_existing:
+                    raise SchemaError(
+                        f"the table {name!r} was not made by memlift", hint="?schema=..., or --into-existing"
+                    )
+                types = [
+                    (there.name, there.type) if there else ("", "-")
+                    for there in columns_here(table, self._options)
+                ]
+                self.books.add_table(self._run_id, table, name, types)
+
+    def _check_same(self, table: Table, made: Table) -> None:
+        if table.column_names != made.column_names or table.key != made.key:
+            raise SchemaError(
+                f"the columns or the key of {table.name!r} are not those of the earlier migration",
+                hint="migrate into another schema (?schema=...), or `memlift undo` this one first",
+            )
+
+    def _create_enums(self, db: Connection, table: Table) -> None:
+        for column in table.columns:
+            if not column.labels:
+                continue
+            name = fitting(ddl.enum_name(column))
+            found = db.execute(
+                "SELECT 1 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace"
+                " WHERE n.nspname = %s AND t.typname = %s",
+                (self.server.schema, name),
+            ).fetchone()
+            if found is None:
+                labels = ", ".join(map(literal, column.labels))
+                db.execute(f"CREATE TYPE {self.at(name)} AS ENUM ({labels})")
+
+    def positions(self) -> dict[str, Position]:
+        """See `Target.positions`."""
+        with self.transaction("read positions", fenced=False):
+            return self.books.positions(self._run_id)
+
+    def owned(self) -> frozenset[str]:
+        """See `Target.owned`."""
+        with self.transaction("read what was made", fenced=False):
+            here = {target: name for name, (target, _) in self.books.made().items()}
+            return frozenset(here[target] for target in self.books.made_by(self._run_id))
+
+    # --- rows -----------------------------------------------------------------
+
+    def append(self, batch: Batch, exact: Sequence[ExactCell]) -> None:
+        """See `Target.append`. Rows go into one COPY until `commit`."""
+        self._pending += exact
+        if not batch.rows:
+            return
+        with translating("write rows", table=batch.table.name):
+            columns, codecs, binary, picked = self._shape(batch.table)
+            if self._copying is None or self._copying[0] != batch.table.name:
+                self._open_copy(batch.table, columns, binary=binary)
+            rows = batch.rows if picked is None else [tuple(row[i] for i in picked) for row in batch.rows]
+            data = wire.encode(rows, codecs) if binary else wire.encode_text(rows, codecs)
+            if self._copying is not None:
+                self._copying[1].write(data)
+
+    def _shape(self, table: Table) -> tuple[list[str], list[str], bool, list[int] | None]:
+        """Return the columns of a COPY, their codecs, whether it is binary, and which cells it takes."""
+        here = columns_here(table, self._options)
+        kept = [(i, there) for i, there in enumerate(here) if there is not None]
+        codecs = [there.codec for _, there in kept]
+        picked = None if len(kept) == len(here) else [i for i, _ in kept]
+        return [there.name for _, there in kept], codecs, set(codecs) <= BINARY, picked
+
+    def _open_copy(self, table: Table, columns: Sequence[str], *, binary: bool) -> None:
+        self._end_copy()
+        stack = ExitStack()
+        if self.db.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+            self.db.execute("BEGIN")
+            local_settings(self.db, lock_timeout=_PLAIN_LOCK_S)
+        cursor = stack.enter_context(self.db.cursor())
+        names = ", ".join(map(ident, columns))
+        form = "BINARY" if binary else "TEXT"
+        copy = stack.enter_context(
+            cursor.copy(f"COPY {self.at(fitting(table.name))} ({names}) FROM STDIN (FORMAT {form})")
+        )
+        if binary:
+            copy.write(wire.HEADER)
+            stack.callback(copy.write, wire.TRAILER)
+        self._copying = (table.name, copy, stack)
+
+    def _end_copy(self) -> None:
+        if self._copying is not None:
+            stack, self._copying = self._copying[2], None
+            stack.close()
+
+    def commit(self, position: Position) -> None:
+        """See `Target.commit`."""
+        with translating("commit", table=position.table):
+            self._end_copy()
+            if self.db.info.transaction_status == psycopg.pq.TransactionStatus.IDLE:
+                self.db.execute("BEGIN")
+                local_settings(self.db, lock_timeout=_PLAIN_LOCK_S)
+            self._fence()
+            self.books.add_exact(self._pending)
+            self.books.save_position(self._run_id, position)
+            self.db.execute("COMMIT")
+            self._pending = []
+
+    def rollback(self) -> None:
+        """See `Target.rollback`."""
+        self._pending = []
+        copying, self._copying = self._copying, None
+        if self._connection is None:
+            return
+        if copying is not None:  # ended by an error, so that the server forgets the rows
+            self._drop_connection()
+            return
+        try:
+            self._connection.rollback()
+        except psycopg.Error:
+            self._drop_connection()
+
+    def reconnect(self) -> None:
+        """See `Target.reconnect`."""
+        self._drop_connection()
+        with translating("connect again"):
+            self.db.execute("SELECT 1")
+
+    def amend(
+        self, table: Table, rows: Sequence[Row], exact: Sequence[ExactCell], removed: Sequence[Row]
+    ) -> None:
+        """See `Target.amend`. Rows pass through a temporary table, so that they are upserted by COPY too."""
+        columns, codecs, binary, picked = self._shape(table)
+        kinds = [c.kind for c in table.columns]
+        with self.transaction("amend rows", table=table.name) as db:
+            if table.key:
+                key_kinds = [kinds[i] for i in table.key_positions]
+                self.books.drop_exact(table.name, (values.key_bytes(key_kinds, key) for key in removed))
+                self.books.drop_exact(table.name, (values.row_key(table, row) for row in rows))
+                self.books.drop_exact(table.name, (c.key for c in exact if c.key is not None))
+            else:
+                self.books.drop_exact_rows(table.name, (values.exact_row(kinds, row) for row in removed))
+            names = [ident(n) for n in columns]
+            target = self.at(fitting(table.name))
+            if removed:
+                self._remove(db, table, target, removed)
+            if rows:
+                db.execute(
+                    f"CREATE TEMP TABLE memlift_staged ON COMMIT DROP AS SELECT {', '.join(names)} FROM {target} LIMIT 0"
+                )
+                form = "BINARY" if binary else "TEXT"
+                taken = rows if picked is None else [tuple(row[i] for i in picked) for row in rows]
+                data = wire.encode(taken, codecs) if binary else wire.encode_text(taken, codecs)
+                with (
+                    db.cursor() as cursor,
+                    cursor.copy(f"COPY memlift_staged FROM STDIN (FORMAT {form})") as copy,
+                ):
+                    copy.write(wire.HEADER + data + wire.TRAILER if binary else data)
+                db.execute(
+                    f"INSERT INTO {target} ({', '.join(names)}) OVERRIDING SYSTEM VALUE"
+                    f" SELECT * FROM memlift_staged{self._on_conflict(table, columns)}"
+                )
+            self.books.add_exact(exact)
+
+    def _on_conflict(self, table: Table, columns: Sequence[str]) -> str:
+        if not table.key:
+            return ""
+        key = [fitting_column(k) for k in table.key]
+        change = ", ".join(f"{ident(c)} = excluded.{ident(c)}" for c in columns if c not in key)
+        return f" ON CONFLICT ({', '.join(map(ident, key))}) DO " + (
+            f"UPDATE SET {change}" if change else "NOTHING"
+        )
+
+    def _remove(self, db: Connection, table: Table, target: str, removed: Sequence[Row]) -> None:
+        here = {
+            c.name: there for c, there in zip(table.columns, columns_here(table, self._options), strict=True)
+        }
+        names = table.key or table.column_names
+        tests, codecs, at = [], [], []
+        for i, name in enumerate(names):
+            there = here[name]
+            if there is not None:
+                kind = there.sql(self.server.vector_schema).split(" COLLATE ")[0]
+                tests.append(f"{ident(there.name)} IS NOT DISTINCT FROM %s::text::{kind}")
+                codecs.append(there.codec)
+                at.append(i)
+        where = " AND ".join(tests)
+        sql = f"DELETE FROM {target} WHERE {where}"
+        if not table.key:
+            sql = f"DELETE FROM {target} WHERE ctid = (SELECT ctid FROM {target} WHERE {where} LIMIT 1)"
+        for row in removed:
+            db.execute(sql, [wire.plain_text(c, row[i]) for c, i in zip(codecs, at, strict=True)])
+
+    # --- after rows -----------------------------------------------------------
+
+    def steps(self, tables: Sequence[Table]) -> list[Step]:
+        """See `Target.steps`."""
+        return build_steps(self, tables)
+
+    def finish(self) -> list[str]:
+        """See `Target.finish`."""
+        with self.transaction("finish") as db:
+            broken = db.execute(
+                "SELECT c.relname::text, k.conname::text FROM pg_catalog.pg_constraint k"
+                " JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n"
+                " ON n.oid = c.relnamespace WHERE n.nspname = %s AND NOT k.convalidated",
+                (self.server.schema,),
+            ).fetchall()
+            self.books.end_run(self._run_id)
+        with self.transaction("analyze") as db:
+            for target, _ in self.books.made().values():
+                db.execute(f"ANALYZE {self.at(target)}")
+        return self._notes + [
+            f"the rows of {table} break its foreign key {name}, as they do in the source: left NOT VALID"
+            for table, name in broken
+        ]
+
+    def quarantine(self) -> str | None:
+        """See `Target.quarantine`."""
+        with self.transaction("count exact values", fenced=False):
+            return f"{self.at('memlift_exact')} in {self.describe()}" if self.books.exact_count() else None
+
+    def release(self) -> None:
+        """See `Target.release`."""
+        if self._heart is not None:
+            self._heart.stop()
+            self._heart = None
+        if self._run_id and self._connection is not None:
+            run, self._run_id = self._run_id, ""
+            with self.transaction("release the target", fenced=False):
+                self.books.release(run)
+
+    def undo(self) -> list[str]:
+        """See `Target.undo`."""
+        server = self.server
+        with translating("undo", connecting=True):
+            row = self.db.execute("SELECT to_regclass(%s)", (self.at("memlift_tables"),)).fetchone()
+        if row is None or row[0] is None:
+            return []
+        with translating("take the lease"):
+            lease.acquire(self.books, "undo")
+        with self.transaction("undo", fenced=False) as db:
+            made = self.books.made()
+            enums = {fitting(ddl.enum_name(c)) for _, t in made.values() for c in t.columns if c.labels}
+            targets = [target for target, _ in made.values()]
+            everything = ", ".join(self.at(n) for n in (*targets, *NAMES))
+            db.execute(f"DROP TABLE IF EXISTS {everything}")
+            for name in enums:
+                db.execute(f"DROP TYPE IF EXISTS {self.at(name)}")
+            comment = db.execute(
+                "SELECT pg_catalog.obj_description(n.oid, 'pg_namespace'),"
+                " NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid)"
+                " FROM pg_catalog.pg_namespace n WHERE n.nspname = %s",
+                (server.schema,),
+            ).fetchone()
+            if comment == (_MADE_SCHEMA, True):
+                db.execute(f"DROP SCHEMA {ident(server.schema)}")
+        return sorted(made)
+
+
+class _Heart:
+    """Renews the lease from a connection of its own, whatever the writing one is waiting for."""
+
+    def __init__(self, settings: PostgresSettings, at: Callable[[str], str], run: str) -> None:
+        self._settings, self._run = settings, run
+        self._sql = f"UPDATE {at('memlift_lease')} SET beat = {NOW} WHERE id = 1 AND owner = %s"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="memlift lease", daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        connection: Connection | None = None
+        while not self._stop.wait(lease.BEAT_S):
+            try:
+                if connection is None:
+                    connection = connect(self._settings)
+                connection.execute(self._sql, (self._run,))
+            except Exception:  # a missed beat is not an error: every commit checks the lease itself
+                if connection is not None:
+                    connection.close()
+                connection = None
+        if connection is not None:
+            connection.close()
+
+    def stop(self) -> None:
+        """End the thread and its connection."""
+        self._stop.set()
+        self._thread.join(timeout=30)

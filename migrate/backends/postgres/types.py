@@ -1,0 +1,213 @@
+"""How a column is kept in Postgres, and which cells fit it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from migrate.backends.base import Options
+from migrate.backends.postgres.names import fitting, fitting_column
+from migrate.backends.sqlbooks import is_ours
+from migrate.fit import Fit, Found, Integers, Jsonb, Never, Numbers, Rule, Texts, Typed, Vectors
+from migrate.schema import Column, Kind, Table, affinity
+
+MAX_COLUMNS = 1600
+MAX_DIM = 16_000  # of vector and halfvec (https://github.com/pgvector/pgvector#reference)
+MAX_KEY_BYTES = 2600  # a btree entry holds 2,704 bytes (a third of a page)
+
+# How cells travel in a binary COPY; "text" kinds of other types need a text COPY.
+BINARY = frozenset(
+    {"int8", "int4", "int2", "float8", "float4", "text", "bytea", "bool", "jsonb", "vector", "halfvec"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PgColumn:
+    """A column here: its name, its type in SQL, and how its cells travel.
+
+    extension: the type is pgvector's, so its name needs the extension's schema.
+    """
+
+    name: str
+    type: str
+    codec: str
+    extension: bool = False
+
+    def sql(self, vector_schema: str | None) -> str:
+        """Return the type as DDL writes it."""
+        if self.extension and vector_schema:
+            return f'"{vector_schema.replace(chr(34), chr(34) * 2)}".{self.type}'
+        return self.type
+
+
+@dataclass(frozen=True, slots=True)
+class Halfs:
+    """Packed float16 vectors of one dimension."""
+
+    dim: int
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        yield from Typed(bytes, "half vectors", b"").check(cells)
+        for i, cell in enumerate(cells):
+            if type(cell) is bytes and len(cell) != 2 * self.dim:
+                yield Found(i, None, f"{len(cell)} bytes in a column of halfvec({self.dim})")
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        return bytes(2 * self.dim)
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """A key's texts or blobs: what the base allows, and not too long for an index entry."""
+
+    base: Rule
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        yield from self.base.check(cells)
+        sized = [c for c in cells if isinstance(c, (str, bytes))]
+        if sized and 4 * max(map(len, sized)) > MAX_KEY_BYTES:
+            for i, cell in enumerate(cells):
+                if isinstance(cell, (str, bytes)):
+                    raw = cell.encode("utf-8", "surrogateescape") if isinstance(cell, str) else cell
+                    if len(raw) > MAX_KEY_BYTES:
+                        yield Found(i, None, f"a key of {len(raw)} bytes, too long for an index")
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        return self.base.nearest(cell)
+
+
+def column_here(column: Column, table: Table, options: Options) -> PgColumn:
+    """Return how a column is kept here."""
+    name = fitting_column(column.name)
+    match column.kind:
+        case Kind.INTEGER:
+            return PgColumn(name, "bigint", "int8")
+        case Kind.REAL:
+            return PgColumn(name, "double precision", "float8")
+        case Kind.TEXT:
+            # SQLite compares keys byte by byte; so does this collation, and its
+            # index serves a read in that order.
+            binary = table.dialect != "postgres" and column.name in table.key
+            return PgColumn(name, 'text COLLATE "C"' if binary else _text_type(column, table), "text")
+        case Kind.BLOB | Kind.MULTI | Kind.U8:
+            return PgColumn(name, "bytea", "bytea")
+        case Kind.BOOL:
+            return PgColumn(name, "boolean", "bool")
+        case Kind.JSON:
+            if options.json == "text":
+                return PgColumn(name, "text", "text")
+            if table.dialect == "postgres" and column.declared == "json":
+                return PgColumn(name, "json", "text")
+            return PgColumn(name, "jsonb", "jsonb")
+        case Kind.VECTOR if column.dim is None or column.dim <= MAX_DIM:
+            return PgColumn(name, f"vector({column.dim})" if column.dim else "vector", "vector", True)
+        case Kind.HALF if column.dim is None or column.dim <= MAX_DIM:
+            return PgColumn(name, f"halfvec({column.dim})" if column.dim else "halfvec", "halfvec", True)
+        case Kind.VECTOR | Kind.HALF:
+            return PgColumn(name, "bytea", "bytea")
+        case Kind.SPARSE:
+            return PgColumn(
+                name, f"sparsevec({column.dim})" if column.dim else "sparsevec", "sparsevec", True
+            )
+        case Kind.TIMESTAMP:
+            return PgColumn(name, column.declared if table.dialect == "postgres" else "timestamptz", "native")
+        case Kind.NATIVE:
+            return PgColumn(name, column.declared or "text", "native")
+
+
+def _text_type(column: Column, table: Table) -> str:
+    plain = r"(character varying|character|varchar|char|name|citext|text)(\(\d+\))?"
+    declared = column.declared.lower()
+    if table.dialect == "postgres" and re.fullmatch(plain, declared) and declared not in ("name", "citext"):
+        return declared
+    return "text"
+
+
+def _rule(column: Column, table: Table, here: PgColumn) -> Rule:
+    match here.codec:
+        case "int8":
+            rule: Rule = Integers()
+        case "float8":
+            numeric = table.dialect == "sqlite" and affinity(column.declared) == "NUMERIC"
+            rule = Numbers() if numeric else Typed(float, "reals", 0.0)
+        case "bool":
+            rule = Typed(bool, "booleans", False)
+        case "bytea":
+            rule = Typed(bytes, "bytes", b"")
+        case "jsonb":
+            rule = Jsonb()
+        case "vector":
+            rule = (
+                Vectors(column.dim, legacy_json=column.legacy_json)
+                if column.dim
+                else Typed(bytes, "vectors", b"")
+            )
+        case "halfvec":
+            rule = Halfs(column.dim) if column.dim else Typed(bytes, "half vectors", b"")
+        case "sparsevec":
+            rule = Typed(bytes, "sparse vectors", b"")
+        case _:
+            rule = Texts()
+    return Short(rule) if column.name in table.key and here.codec in ("text", "bytea") else rule
+
+
+def columns_here(table: Table, options: Options) -> list[PgColumn | None]:
+    """Return how each column is kept; None for those beyond the server's limit."""
+    return [
+        column_here(column, table, options) if i < MAX_COLUMNS else None
+        for i, column in enumerate(table.columns)
+    ]
+
+
+def fit(table: Table, options: Options) -> Fit:
+    """Return what Postgres with pgvector can hold of a table."""
+    here = columns_here(table, options)
+    problems, notes = [], []
+    for what, name in [("table", table.name), *(("column", c.name) for c in table.columns)]:
+        shorter = fitting(name) if what == "table" else fitting_column(name)
+        if shorter != name:
+            reason = (
+                "reserved by the server" if len(name.encode("utf-8", "replace")) <= 63 else "over 63 bytes"
+            )
+            problems.append(f"{what} name {name!r} is {reason if name else 'empty'}; it becomes {shorter!r}")
+    if is_ours(table.name):
+        problems.append(f"table name {table.name!r} is reserved")
+    if len(table.columns) > MAX_COLUMNS:
+        problems.append(f"{len(table.columns)} columns; Postgres has {MAX_COLUMNS} at most")
+    for column in table.columns:
+        if column.kind in (Kind.VECTOR, Kind.HALF) and (column.dim or 0) > MAX_DIM:
+            notes.append(f"{column.name}: over {MAX_DIM} dimensions, kept as bytea")
+    rules = tuple(
+        Never(f"beyond the {MAX_COLUMNS} columns of a table")
+        if there is None
+        else _rule(column, table, there)
+        for column, there in zip(table.columns, here, strict=True)
+    )
+    not_null = frozenset(
+        i
+        for i, c in enumerate(table.columns)
+        if here[i] is not None and (not c.nullable or c.name in table.key)
+    )
+    named = set(table.key_positions)
+    for index in table.indexes:
+        if index.unique:
+            named |= {i for i, c in enumerate(table.columns) if c.name in index.columns} & not_null
+    types = tuple(
+        (c.name, "-" if there is None else there.type) for c, there in zip(table.columns, here, strict=True)
+    )
+    return Fit(
+        table,
+        rules,
+        not_null,
+        frozenset(named),
+        tuple(problems),
+        tuple(notes),
+        keyed=bool(table.key),
+        types=types,
+    )
