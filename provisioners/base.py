@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from migrate.config import mask
+from migrate.errors import ConfigError
 
 Kind = Literal["postgres", "qdrant"]
 How = Literal["given", "environment", "docker", "embedded"]
@@ -14,6 +16,13 @@ Say = Callable[[str], None]
 Confirm = Callable[[str], bool]
 
 KINDS: tuple[Kind, ...] = ("postgres", "qdrant")
+
+
+def check_name(name: str) -> str:
+    """Return a store's name as it may stand in names of containers and files. Raises ConfigError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}", name):
+        raise ConfigError("a name has letters, digits, '.', '_' and '-' only, up to 61", name=name[:80])
+    return name
 
 
 def silent(_: str) -> None:

@@ -35,6 +35,8 @@ _IN_CONTAINER = Path("/.dockerenv")
 class DockerStore(OwnedContainer):
     """A store in a container, on one engine."""
 
+    _facts: ready.Facts | None = None
+
     def up(self) -> Endpoint:
         """Bring the store up and return its address once it has answered a real query.
 
@@ -42,6 +44,8 @@ class DockerStore(OwnedContainer):
         half made is removed again when it fails. Raises ProvisionError and its kin, with the
         container's last messages where it died.
         """
+        self._facts = None
+        self.say(f"[4/7] looking for our container {self.container_name}")
         longest = self.options.stall * 4 + self.options.ready_timeout + STOP_S
         with saved.lock(self.container_name, timeout=longest):
             for _ in range(_ROUNDS):
@@ -152,12 +156,12 @@ class DockerStore(OwnedContainer):
         made: str | None = None
         try:
             spec = self._spec(reference, image, major, volume.name)
-            self.say(f"starting {reference} as {self.container_name}")
+            self.say(f"[5/7] starting {reference} as {self.container_name}")
             made = self.engine.create(spec)
             self.engine.start(made)
             container = self.engine.container(self.container_name)
             if container is not None:
-                self._make_ready(container)
+                self._facts = self._make_ready(container)
             return container
         except NameTakenError:
             return None  # another process was first; the next look finds its container
@@ -204,7 +208,7 @@ class DockerStore(OwnedContainer):
     def _image(self, reference: str) -> Image:
         image = self.engine.image(reference)
         if image is None:
-            self.say(f"pulling {reference}")
+            self.say(f"[5/7] pulling {reference}")
             image = self.engine.pull(reference, stall=self.options.stall, on_progress=_Pulling(self.say))
         return image
 
@@ -283,6 +287,7 @@ class DockerStore(OwnedContainer):
 
     def _make_ready(self, container: Container) -> ready.Facts:
         """Wait for its first answer; give a Postgres its extension."""
+        self.say(f"[6/7] waiting up to {self.options.ready_timeout:g} s for an answer to a real query")
         try:
             facts = ready.wait(
                 lambda: self.access.ask(container),
@@ -319,7 +324,7 @@ class DockerStore(OwnedContainer):
 
     def _finish(self, container: Container) -> Endpoint:
         """See that it answers, and save its address."""
-        facts = self._make_ready(container)
+        facts = self._facts or self._make_ready(container)
         extra = f" with pgvector {facts.extension}" if facts.extension else ""
         self.say(f"{self.service.kind} {facts.version}{extra} is ready")
         entry = self.access.update(
@@ -331,7 +336,7 @@ class DockerStore(OwnedContainer):
             avoid=None,
         )
         endpoint = endpoint_of(entry, self.container_name)
-        self.say(f"saved {endpoint.masked} in {saved.path()}")
+        self.say(f"[7/7] saved {endpoint.masked} in {saved.path()}")
         return endpoint
 
 

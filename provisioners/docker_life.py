@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from provisioners import ready, saved, services
-from provisioners.base import Say, silent
+from provisioners.base import Say, check_name, silent
 from provisioners.docker_access import Access
 from provisioners.engine import Container, Engine, Volume
 from provisioners.errors import ProvisionError
@@ -48,7 +48,7 @@ class OwnedContainer:
         self.engine = engine
         self.options = options or Options()
         self.say = say
-        self.container_name = f"{self.options.name}-{service.kind}"
+        self.container_name = f"{check_name(self.options.name)}-{service.kind}"
         self.labels = MANAGED | {"memlift.service": service.kind, "memlift.name": self.options.name}
         self.access = Access(service, engine, self.container_name, self.options.name)
 

@@ -27,7 +27,7 @@ from provisioners.pgcluster import Cluster, tail
 from provisioners.users import Users
 
 _POLL_S = 0.05
-_KNOWN = {"data", "password", "server.json", "postgres.log", "postgres.log.1", "mutex", "alive", "users"}
+KNOWN_NAMES = {"data", "password", "server.json", "postgres.log", "postgres.log.1", "mutex", "alive", "users"}
 _MAX_LOG_BYTES = 10_000_000  # a longer log is set aside at the next start
 
 
@@ -170,7 +170,7 @@ class EmbeddedPostgres:
         )
 
     def _refuse_strangers(self) -> None:
-        names = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")} - _KNOWN
+        names = {path.name for path in self.folder.iterdir() if not path.name.startswith(".")} - KNOWN_NAMES
         if "PG_VERSION" in names:
             raise ProvisionError(
                 "this folder is a Postgres data folder that memlift did not make",

@@ -152,14 +152,16 @@ def ask_qdrant(url: str, api_key: str | None, *, timeout: float = 3.0) -> Facts:
 
     timeout: seconds for each of the two requests.
     """
-    listed = get_json(url, "/collections", api_key, timeout=timeout)
+    listed = ask_json(url, "/collections", api_key, timeout=timeout)
     if not isinstance(listed.get("result"), dict) or "collections" not in listed["result"]:
         raise RefusedError("what answers there is not Qdrant", hint="check the URL", url=mask(url))
-    return Facts(version=str(get_json(url, "/", api_key, timeout=timeout).get("version", "unknown")))
+    return Facts(version=str(ask_json(url, "/", api_key, timeout=timeout).get("version", "unknown")))
 
 
-def get_json(url: str, path: str, api_key: str | None, *, timeout: float) -> dict[str, Any]:
-    """GET one document of Qdrant's. Redirects are not followed: the key goes to this host alone.
+def ask_json(
+    url: str, path: str, api_key: str | None, *, timeout: float, body: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """GET one document of Qdrant's, or POST `body`. The key goes to this host alone: no redirects.
 
     Raises RefusedError for 401 and 403, and where the answer is not JSON; else NotReadyError.
     """
@@ -174,9 +176,11 @@ def get_json(url: str, path: str, api_key: str | None, *, timeout: float) -> dic
     )
     try:
         headers = {"Accept": "application/json"} | ({"api-key": api_key} if api_key else {})
-        connection.request("GET", parts.path.rstrip("/") + path, headers=headers)
+        method, payload = ("GET", None) if body is None else ("POST", json.dumps(body))
+        headers |= {} if payload is None else {"Content-Type": "application/json"}
+        connection.request(method, parts.path.rstrip("/") + path, body=payload, headers=headers)
         response = connection.getresponse()
-        status, body = response.status, response.read(1_000_000)
+        status, text = response.status, response.read(10_000_000)
     except ssl.SSLError as exc:
         raise RefusedError(
             f"TLS to Qdrant fails: {exc.reason or exc}", hint="check https and port", **where
@@ -194,7 +198,7 @@ def get_json(url: str, path: str, api_key: str | None, *, timeout: float) -> dic
             f"Qdrant answers HTTP {status}", hint="look at its logs, try again later", **where
         )
     try:
-        found = json.loads(body) if status == 200 else None
+        found = json.loads(text) if status == 200 else None
     except ValueError:
         found = None
     if not isinstance(found, dict):
