@@ -321,11 +321,6 @@ def _manager(args: argparse.Namespace, keep: Retention | None = None) -> BackupM
     path = _database(args.database)
     if not path.is_file():
         raise ConfigError(f"no such database: {args.database}")
-    last = [0.0, 0.0]
-
-    def report(what: str, done: int, total: int) -> None:
-        _report(last, what, done, total)
-
     return BackupManager(
         path,
         store=args.store,
@@ -335,7 +330,7 @@ def _manager(args: argparse.Namespace, keep: Retention | None = None) -> BackupM
         interval=getattr(args, "interval", 3600.0),
         keep=keep,
         settings=_settings(args),
-        on_progress=None if args.quiet or args.json else report,
+        on_progress=_Progress() if not (args.quiet or args.json or args.run is run) else None,
     )
 
 
@@ -367,7 +362,7 @@ def _secret(args: argparse.Namespace) -> Secret | None:
     library("cryptography")
     from migrate.backup.sealing import Secret
 
-    return Secret.from_passphrase_file(passphrase) if passphrase else Secret.from_key_file(key)
+    return Secret.from_passphrase_file(passphrase) if passphrase else Secret.from_key_file(Path(str(key)))
 
 
 def _retention(args: argparse.Namespace) -> Retention:
@@ -409,18 +404,23 @@ def _interruptible() -> Iterator[None]:
 
 
 def _progress(args: argparse.Namespace, what: str) -> Callable[[int, int], None] | None:
-    last = [time.monotonic(), 0.0]
-    return None if args.quiet or args.json else lambda done, total: _report(last, what, done, total)
+    report = _Progress()
+    return None if args.quiet or args.json else lambda done, total: report(what, done, total)
 
 
-def _report(last: list[float], what: str, done: int, total: int) -> None:
-    now = time.monotonic()
-    if not last[0]:
-        last[0] = now
-    # A line every two seconds, and none for what is done before.
-    if now - last[0] >= 2.0:
-        last[0] = now
-        _tell(f"{what}: {100 * done // max(total, 1)} %")
+class _Progress:
+    """A line on stderr every two seconds, and none for a phase that is done before."""
+
+    def __init__(self) -> None:
+        self._phase, self._last = "", 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self._phase:
+            self._phase, self._last = what, now
+        if now - self._last >= 2.0 and done < total:
+            self._last = now
+            _tell(f"{what}: {100 * done // max(total, 1)} %")
 
 
 def _print_json(document: dict[str, Any]) -> int:
