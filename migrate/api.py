@@ -10,13 +10,14 @@ from typing import Any
 
 from migrate import backends, config, layouts
 from migrate.backends.base import Options, Source, Standing, Target
-from migrate.config import Endpoint, PostgresSettings, Settings
+from migrate.config import Endpoint, PostgresSettings, Settings, SqliteSettings
 from migrate.engine import Choices, OnProgress, Run
 from migrate.errors import ConfigError, MigrateError, VerifyError
 from migrate.layouts.base import Layout, Reading, Wishes
 from migrate.plan import Plan, choose
 from migrate.report import Observer, Report, Silent
 from migrate.schema import Table
+from migrate.strictest import Strict
 from migrate.tenants import OneTenant
 from migrate.verify import MODES
 
@@ -138,18 +139,16 @@ class _NotLookedAt:
         return Standing(notes=("the target was not looked at, because it is not running",))
 
 
-def _prepared(
-    reach: Reach, source: Endpoint, target: Endpoint, request: Request, observer: Observer
-) -> tuple[Source, Settings, Plan, Options, Layout]:
+def _prepared(reach: Reach, source: Endpoint, goal: str, request: Request) -> tuple[Source, Plan, Options]:
     settings = reach.settings(source, create=False)
-    goal = config.parse(target)
-    if str(settings) == str(goal):
+    if str(settings) == goal:
         raise ConfigError(f"source and target are the same store: {goal}")
     opened = reach.source(settings)
     if request.upgrade:
-        from migrate.layouts.upgrade import upgraded
+        from migrate.layouts.upgrade import Upgraded
 
-        opened = upgraded(opened, settings)
+        brain_id = settings.path.stem if isinstance(settings, SqliteSettings) else None
+        opened = Upgraded(opened, brain_id)
     wishes = Wishes(frozenset(request.vectors), frozenset(request.no_vectors))
     layout, reading = understand(opened, wishes)
     if request.where_tenant is not None:
@@ -157,15 +156,14 @@ def _prepared(
     tables = choose(reading.tables, request.tables, request.exclude)
     plan = Plan(
         opened.describe(),
-        str(goal),
+        goal,
         reading.layout,
         request.json,
         tuple(tables),
         tuple(reading.not_carried),
         tuple(reading.notes),
     )
-    options = Options(request.json, request.index, request.into_existing, layout, request.workers)
-    return opened, goal, plan, options, layout
+    return opened, plan, Options(request.json, request.index, request.into_existing, layout, request.workers)
 
 
 def run(
@@ -181,27 +179,18 @@ def run(
     request.check()
     watching = observer or Silent()
     with Reach(watching) as reach:
-        opened, goal, plan, options, _ = _prepared(reach, source, target, request, watching)
+        goal = config.parse(target)
         module = backends.load(goal.type)
+        opened, plan, options = _prepared(reach, source, str(goal), request)
         if request.dry_run and isinstance(goal, PostgresSettings) and goal.embedded is not None:
             store: Any = _NotLookedAt(goal)
         else:
             goal = reach.settings(goal, create=True)
             store = reach.target(goal, options)
-        choices = Choices(
-            batch_size=request.batch_size,
-            dry_run=request.dry_run,
-            verify=request.verify,
-            on_misfit=request.on_misfit,
-            restart=request.restart,
-            update=request.update,
-            mirror=request.mirror,
-            into_existing=request.into_existing,
-        )
         migration = Run(
             opened,
             plan,
-            choices,
+            _choices(request),
             target=store,
             open_reader=lambda: module.source(goal),
             fit=lambda table: module.fit(table, options),
@@ -209,12 +198,62 @@ def run(
             on_progress=on_progress or (lambda done, total, table: None),
             stop=stop,
         )
-        try:
-            migration.run()
-        except MigrateError as exc:
-            exc.report = migration.report()
-            raise
-        return migration.report()
+        return _reported(migration)
+
+
+def audit(
+    source: Endpoint,
+    target: Endpoint | None = None,
+    *,
+    request: Request | None = None,
+    observer: Observer | None = None,
+    stop: Event | None = None,
+) -> Report:
+    """Read all of a source and say what a migration would do; start, create and change nothing.
+
+    Without a target, cells are judged against every store that memlift writes to.
+    """
+    request = replace(request or Request(), dry_run=True)
+    if target is not None:
+        return run(source, target, request, observer=observer, stop=stop)
+    request.check()
+    watching = observer or Silent()
+    with Reach(watching) as reach:
+        opened, plan, options = _prepared(reach, source, "", request)
+        strict = Strict(options)
+        migration = Run(
+            opened,
+            plan,
+            _choices(request),
+            target=strict,  # type: ignore[arg-type]  # a dry run only looks at it
+            open_reader=lambda: opened,
+            fit=strict.fit,
+            observer=watching,
+            stop=stop,
+        )
+        return _reported(migration)
+
+
+def _choices(request: Request) -> Choices:
+    return Choices(
+        batch_size=request.batch_size,
+        dry_run=request.dry_run,
+        verify=request.verify,
+        on_misfit=request.on_misfit,
+        restart=request.restart,
+        update=request.update,
+        mirror=request.mirror,
+        into_existing=request.into_existing,
+    )
+
+
+def _reported(migration: Run) -> Report:
+    try:
+        migration.run()
+    except MigrateError as exc:
+        exc.report = migration.report()
+        raise
+    return migration.report()
 
 
 def migrate(

@@ -33,7 +33,7 @@ from migrate.errors import (
     VerifyError,
 )
 from migrate.fit import size_of
-from migrate.plan import Plan
+from migrate.plan import Plan, table_same_as
 from migrate.reconcile import mend
 from migrate.report import SHOWN, Observer, Progress, Report
 from migrate.schema import VECTOR_KINDS, Kind, Table
@@ -143,9 +143,7 @@ class Run:
 
     def _look(self) -> Standing:
         """See what stands in the target before the source is read: a wrong password costs no audit."""
-        standing: Standing = self._retrying(
-            lambda: self.target.look(self.plan.tables), recover=False
-        )
+        standing: Standing = self._retrying(lambda: self.target.look(self.plan.tables), recover=False)
         self.progress.warn(*standing.notes)
         if standing.strangers and not self.choices.into_existing:
             names = ", ".join(standing.strangers[:5])
@@ -158,6 +156,9 @@ class Run:
             self.progress.warn(f"{problem}; a run would refuse")
         if standing.state == "unfinished" and not self.choices.restart:
             self.plan.check_resumes(standing.plan or {})
+        elif standing.state == "done":
+            for table in self.plan.tables:
+                table_same_as(table, standing.made.get(table.name))
         return standing
 
     def _let_go(self) -> None:

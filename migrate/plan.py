@@ -68,6 +68,15 @@ class Plan:
         )
 
 
+def table_same_as(table: Table, made: Table | None) -> None:
+    """Raise SchemaError where a table no longer is what an earlier migration made of it."""
+    if made is not None and (table.column_names, table.key) != (made.column_names, made.key):
+        raise SchemaError(
+            f"the columns or the key of {table.name!r} are not those of the earlier migration",
+            hint="migrate into another schema or file, or `memlift undo` the earlier one first",
+        )
+
+
 def choose(tables: Sequence[Table], only: Sequence[str] | None, exclude: Sequence[str]) -> list[Table]:
     """Return the tables that were asked for, in their order. Raises SchemaError for a name that is not there."""
     names = {t.name for t in tables}

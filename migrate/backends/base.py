@@ -13,8 +13,8 @@ place, and imports neither the engine nor another backend.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -78,12 +78,14 @@ class Standing:
 
     state: "empty", "unfinished" (a run that can go on), "done" (an earlier run's rows).
     plan:  the stored plan of that run, as JSON data.
+    made:  the tables that memlift made there, as their source had them.
     strangers: planned names that are taken by tables memlift did not make.
     """
 
     state: str = "empty"
     plan: dict[str, Any] | None = None
     run: str | None = None
+    made: Mapping[str, Table] = field(default_factory=dict)
     strangers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

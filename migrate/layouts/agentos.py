@@ -24,36 +24,29 @@ class AgentOS:
 
     def recognises(self, tables: Sequence[Table]) -> bool:
         """See `Layout.recognises`."""
-        return bool(brain(list(tables)))
+        return bool(brain(tables))
 
     def read(self, tables: Sequence[Table], sample: Sample, wishes: Wishes) -> Reading:
         """See `Layout.read`. Tables that are not the brain's are read as any store's are."""
         generic.check_wishes(tables, wishes)
-        found = brain(list(tables))
-        plain: list[Table] = []
+        found = brain(tables)
+        ours: dict[str, Table] = {}
         left: list[NotCarried] = []
         for table in tables:
             if table.name in found:
-                table, derived = generic.without_tsv(table)
+                ours[table.name], derived = generic.without_tsv(table)
                 left += derived
-            plain.append(table)
-        ours = {t.name: t for t in plain if t.name in found}
         settings = _settings(ours.get("brain_meta"), sample)
         notes = _introduce(found, settings)
-        known = frozenset(settings.dims)
-        read: dict[str, Table] = {}
-        for name, model in schema(next(iter(found.values())).version).items() if found else ():
-            if name in ours:
-                keyed, said = _with_keys(ours[name], model, read, sample)
-                notes += said
-                read[name], said = _with_kinds(keyed, model, sample, wishes, settings, known)
-                notes += said
-                read[name], said = generic.judged(read[name], sample, wishes, model.column_names)
-                notes += said
-        rest = generic.read_tables([t for t in plain if t.name not in found], sample, wishes)
+        for name, match in found.items():  # parents first: a link needs its parent's key
+            table, keys = _with_keys(ours[name], match.model, ours, sample)
+            table, kinds = _with_kinds(table, match.model, sample, wishes, settings)
+            ours[name], others = generic.judged(table, sample, wishes, match.model.column_names)
+            notes += [*keys, *kinds, *others]
+        rest = generic.read_tables([t for t in tables if t.name not in found], sample, wishes)
         return Reading(
             self.name,
-            parents_first([*read.values(), *rest.tables]),
+            parents_first([*(ours[name] for name in found), *rest.tables]),
             [*left, *rest.not_carried],
             [*notes, *rest.notes],
         )
@@ -135,7 +128,7 @@ def _with_keys(
 
 
 def _with_kinds(
-    table: Table, model: Table, sample: Sample, wishes: Wishes, settings: _Settings, known: frozenset[int]
+    table: Table, model: Table, sample: Sample, wishes: Wishes, settings: _Settings
 ) -> tuple[Table, list[str]]:
     kinds = {c.name: c.kind for c in model.columns}
     columns: list[Column] = []
@@ -149,19 +142,18 @@ def _with_kinds(
         elif wanted is Kind.VECTOR and place in wishes.no_vectors:
             notes.append(f"{place}: left as {column.kind}, as asked")
         elif wanted is Kind.VECTOR:
-            column, said = _as_vector(table, column, sample, settings, known)
+            column, said = _as_vector(table, column, sample, settings)
             notes.append(f"{place}: {said}")
         columns.append(column)
     return table.with_columns(tuple(columns)), notes
 
 
-def _as_vector(
-    table: Table, column: Column, sample: Sample, settings: _Settings, known: frozenset[int]
-) -> tuple[Column, str]:
+def _as_vector(table: Table, column: Column, sample: Sample, settings: _Settings) -> tuple[Column, str]:
     """Give an embedding column its dimension: what most cells have, or what `brain_meta` says."""
     narrow = generic.narrowed(table, {column.name})
     at = narrow.column_names.index(column.name)
     cells = [row[at] for row in sample(narrow, _SAMPLED) if row[at] is not None]
+    known = frozenset(settings.dims)
     counts = evidence.dims_of(cells, known)
     if counts:
         most = max(counts.values())

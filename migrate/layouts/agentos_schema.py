@@ -7,6 +7,7 @@ less, and no indexes but those of the archive.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -299,8 +300,8 @@ def match(table: Table) -> Match | None:
     return Match(model, version)
 
 
-def brain(tables: list[Table]) -> dict[str, Match]:
-    """Return the tables of a store that make up a brain, by name; empty where there is no brain.
+def brain(tables: Sequence[Table]) -> dict[str, Match]:
+    """Return the tables of a store that make up a brain, parents first; empty where there is no brain.
 
     A brain has its traces, or its settings and something else; all its tables
     are of one schema, told by those two. Chat stores have `conversations` and
@@ -310,5 +311,9 @@ def brain(tables: list[Table]) -> dict[str, Match]:
     head = found.get("brain_meta") or found.get("memory_traces")
     if head is None:
         return {}
-    alike = {name: m for name, m in found.items() if m.version == head.version}
+    alike = {
+        name: found[name]
+        for name in schema(head.version)
+        if name in found and found[name].version == head.version
+    }
     return alike if "memory_traces" in alike or len(alike) > 1 else {}

@@ -107,10 +107,10 @@ def judged(
 ) -> tuple[Table, list[str]]:
     """Return a table with its vector columns marked, and what was decided, in words.
 
-    known: columns that the caller has settled; they are not looked at.
+    known: columns that the caller has settled; they are not looked at unless a wish names them.
     Raises ConfigError where a forced column cannot be a vector.
     """
-    open_ones = [c for c in table.columns if c.name not in known and _may_be_vector(table, c, wishes)]
+    open_ones = [c for c in table.columns if _may_be_vector(table, c, wishes, known)]
     if not open_ones:
         return table, []
 
@@ -142,12 +142,14 @@ def judged(
     return table.with_columns(tuple(columns.get(c.name, c) for c in table.columns)), notes
 
 
-def _may_be_vector(table: Table, column: Column, wishes: Wishes) -> bool:
+def _may_be_vector(table: Table, column: Column, wishes: Wishes, known: Collection[str]) -> bool:
     place = f"{table.name}.{column.name}"
     if place in wishes.no_vectors or column.generated is not None or column.name in table.key:
         return False
     if place in wishes.vectors:
         return column.kind not in VECTOR_KINDS
+    if column.name in known:
+        return False
     if column.kind is Kind.BLOB:
         return True
     if column.kind not in (Kind.TEXT, Kind.JSON, Kind.REAL, Kind.INTEGER):

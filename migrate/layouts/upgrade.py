@@ -26,7 +26,7 @@ _ADDED = "added"  # marks the cursor after a row that the old brain does not hav
 
 def upgradable(tables: Sequence[Table]) -> bool:
     """Whether these tables hold a brain of schema 1."""
-    found = brain(list(tables))
+    found = brain(tables)
     return bool(found) and all(m.version == 1 for m in found.values())
 
 
@@ -44,7 +44,7 @@ def upgraded(source: Source, settings: object) -> Source:
     settings: the source's; their text is its address, from which the brain's id is made.
     Raises SchemaError where there is no brain.
     """
-    found = brain(list(source.tables()))
+    found = brain(source.tables())
     if found and not upgradable(source.tables()):
         return source
     return Upgraded(source, default_brain_id(str(settings)))

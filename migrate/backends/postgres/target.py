@@ -29,6 +29,7 @@ from migrate.backends.sqlbooks import NAMES, Books, statements
 from migrate.batch import Batch, ExactCell, Row
 from migrate.config import PostgresSettings
 from migrate.errors import CheckpointError, ConfigError, LeaseLostError, SchemaError
+from migrate.plan import table_same_as
 from migrate.schema import VECTOR_KINDS, Table
 
 _MADE_SCHEMA = "made by memlift"  # the comment on a schema that undo may drop
@@ -151,7 +152,13 @@ class PostgresTarget:
         if last is None:
             return Standing("empty", strangers=strangers)
         run, state, plan = last
-        return Standing("done" if state == "done" else "unfinished", plan, run, strangers)
+        return Standing(
+            "done" if state == "done" else "unfinished",
+            plan,
+            run,
+            {name: table for name, (_, table) in made.items()},
+            strangers,
+        )
 
     def _check_rights(self, server: Server, tables: Sequence[Table]) -> None:
         row = self.db.execute(
@@ -251,7 +258,7 @@ class PostgresTarget:
             }
             for table in tables:
                 if table.name in made:
-                    self._check_same(table, made[table.name][1])
+                    table_same_as(table, made[table.name][1])
                     continue
                 name = fitting(table.name)
                 if name not in here:
@@ -266,13 +273,6 @@ class PostgresTarget:
                     for there in columns_here(table, self._options)
                 ]
                 self.books.add_table(self._run_id, table, name, types)
-
-    def _check_same(self, table: Table, made: Table) -> None:
-        if table.column_names != made.column_names or table.key != made.key:
-            raise SchemaError(
-                f"the columns or the key of {table.name!r} are not those of the earlier migration",
-                hint="migrate into another schema (?schema=...), or `memlift undo` this one first",
-            )
 
     def _create_enums(self, db: Connection, table: Table) -> None:
         for column in table.columns:

@@ -17,6 +17,7 @@ from migrate.backends.sqlite.opening import open_source
 from migrate.backends.sqlite.source import NOW
 from migrate.batch import Batch, ExactCell, Row
 from migrate.errors import CheckpointError, LeaseLostError, SchemaError
+from migrate.plan import table_same_as
 from migrate.schema import Table
 
 _BUSY_MS = 10_000  # how long a statement waits for another program's lock
@@ -108,7 +109,13 @@ class SqliteTarget:
         if last is None:
             return Standing("empty", strangers=strangers)
         run, state, plan = last
-        return Standing("done" if state == "done" else "unfinished", plan, run, strangers)
+        return Standing(
+            "done" if state == "done" else "unfinished",
+            plan,
+            run,
+            {name: table for name, (_, table) in made.items()},
+            strangers,
+        )
 
     def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
         """See `Target.claim`."""
@@ -148,6 +155,7 @@ class SqliteTarget:
             }
             for table in tables:
                 if table.name in made:
+                    table_same_as(table, made[table.name][1])
                     continue
                 if table.name.lower() not in here:
                     own = self._options.layout.sqlite_ddl(table) if self._options.layout else None
