@@ -328,3 +328,14 @@ def test_a_copy_whose_rows_are_doubled_is_carried_without_keys() -> None:
     assert "knowledge_nodes: has no key, and (brain_id, id) repeats: rows are carried without one" in (
         reading.notes
     )
+
+
+def test_a_wish_makes_a_vector_of_another_column_of_a_brain() -> None:
+    vector = struct.pack("<4f", 0.1, 0.2, 0.3, 0.4)
+
+    def sample(table: Table, n: int) -> list[Row]:
+        return [tuple(vector if c == "data" else "x" for c in table.column_names)][:n]
+
+    images = declared(2, "memory_traces", "document_images")
+    reading = read(sample, images, Wishes(vectors=frozenset({"document_images.data"})))
+    assert table_of(reading, "document_images").column("data").dim == 4
