@@ -205,6 +205,8 @@ class Collection:
 
     def optimize(self, *, reload: bool = False) -> None:
         """Run the engine's optimizer in the background; `yellow` until it is done."""
+        if self._running is None:
+            self._last = self._count()  # what is told while the engine is busy
         with self.lock:
             if self._running is not None:
                 self._again = self._again or reload
