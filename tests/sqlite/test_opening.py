@@ -120,6 +120,24 @@ def test_without_locks_new_rows_are_harmless_and_a_checkpoint_is_told(
             assert not isinstance(caught.value, TransientError)
 
 
+@pytest.mark.parametrize("make", [without_shm, closed_wal, rollback])
+def test_a_file_that_is_replaced_or_gone_while_it_is_read_is_told(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    path, other = tmp_path / "a.db", tmp_path / "b.db"
+    make(path)
+    rollback(other)
+    with opened(path) as source:
+        source.check()
+        other.replace(path)
+        with pytest.raises(BackendError, match="replaced"):
+            source.check()
+        path.unlink()
+        with pytest.raises(BackendError, match="gone"):
+            source.check()
+        assert count(source) == ROWS
+
+
 def test_a_rollback_journal_writer_waits_until_the_source_is_closed(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     rollback(path)

@@ -35,7 +35,7 @@ def missing(path: Path) -> None:
     pass
 
 
-def folder(path: Path) -> None:
+def a_folder(path: Path) -> None:
     path.mkdir()
 
 
@@ -100,11 +100,20 @@ def with_a_journal_cut_short(path: Path) -> None:
     os.truncate(journal, journal.stat().st_size // 2)
 
 
+def with_a_journal_that_restores_a_broken_page(path: Path) -> None:
+    hot_journal(path)
+    with open(beside(path, "-journal"), "r+b") as file:
+        for record in (512, 512 + 4 + 4096 + 4):  # page number, page, a checksum of every 200th byte
+            file.seek(record)
+            if file.read(4) != b"\0\0\0\1":
+                file.write(b"\x05" * 90)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (missing, "no such file"),
-        (folder, "it is a folder"),
+        (a_folder, "it is a folder"),
         (empty, "the file is empty"),
         (text, "not a SQLite database, or an encrypted one"),
         (encrypted, "not a SQLite database, or an encrypted one"),
@@ -118,23 +127,27 @@ def with_a_journal_cut_short(path: Path) -> None:
         (cut(lambda size: 50), "truncated: 50 bytes"),
         (with_a_broken_schema, "malformed"),
         (of_a_newer_format, "file is not a database"),
+        (with_a_journal_that_restores_a_broken_page, "damaged after that"),
         (with_a_journal_cut_short, "its -journal is truncated"),
     ],
 )
 def test_what_is_no_readable_database_is_refused_in_one_line_and_nothing_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], message: str
 ) -> None:
-    private, path = tmp_path / "private", tmp_path / "a.db"
+    private, folder = tmp_path / "private", tmp_path / "source"
     private.mkdir()
+    folder.mkdir()
+    path = folder / "a.db"
     monkeypatch.setattr(tempfile, "tempdir", str(private))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(folder)
     make(path)
-    with untouched(tmp_path), pytest.raises(ConfigError, match=message) as caught:
+    with untouched(folder), pytest.raises(ConfigError, match=message) as caught:
         open_source(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
     assert caught.value.hint
     assert caught.value.exit_code == 2
+    assert list(private.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a\0b", "x" * 300, "/".join(["y" * 100] * 6)])

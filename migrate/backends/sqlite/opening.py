@@ -31,7 +31,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -66,6 +66,7 @@ _URI_OPTIONS = {
     "locks": "mode=ro&readonly_shm=1",  # so that a file that turns WAL just now gets no -shm from us
 }
 _LOCKLESS = ("no-lock", "immutable", "copy")
+_OWN_SNAPSHOT = ("wal", "copy")  # by SQLite's locks on the WAL, or in files of our own
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +148,12 @@ def _attempt(place: Path, path: Path, stack: ExitStack) -> Opened | None:
                 refuse_truncated(parse_header(before.head, before.main.size, path), before.main.size, path)
             raise
     if connection is None:
-        connection = _connect_copy(place, descriptor, stack, path)
+        connection = _connect_copy(place, descriptor, before, stack, path)
     stack.callback(connection.close)
     now = _look(place, descriptor)
     if how == "locks":
         before = now  # from here on our lock keeps writers away
-    changed = now != before if how == "copy" else _changed(before, now, how)
-    if changed or not now.same_file:
+    if _changed(before, now, how) or not (now.same_file or how == "copy"):
         return None
     if how in ("locks", "immutable"):
         header = parse_header(now.head, now.main.size, path)
@@ -265,8 +265,8 @@ def _way(look: _Look, place: Path, path: Path) -> str:
 
 def _changed(before: _Look, now: _Look, how: str) -> str | None:
     """Say what changed of that which this way of reading relies on, or None."""
-    if how in ("wal", "copy"):
-        return None  # SQLite's locks, or files of our own
+    if how in _OWN_SNAPSHOT:
+        return None
     if (now.main, now.head) != (before.main, before.head):
         return "the file was written or replaced"
     if how == "no-lock" and (now.wal is None or now.wal_head != before.wal_head):
@@ -275,7 +275,12 @@ def _changed(before: _Look, now: _Look, how: str) -> str | None:
 
 
 def _changed_since(before: _Look, how: str, place: Path, descriptor: int) -> str | None:
-    return _changed(before, _look(place, descriptor), how)
+    if how in _OWN_SNAPSHOT:
+        return None
+    try:
+        return _changed(before, _look(place, descriptor), how)
+    except OSError as exc:
+        return f"it is gone: {exc.strerror}"
 
 
 def _connect(place: Path, how: str) -> sqlite3.Connection:
@@ -299,11 +304,12 @@ def _connect(place: Path, how: str) -> sqlite3.Connection:
     return connection
 
 
-def _connect_copy(place: Path, descriptor: int, stack: ExitStack, path: Path) -> sqlite3.Connection:
-    journal = _beside(place, "-journal")
-    refuse_unrecoverable(journal, path)
+def _connect_copy(
+    place: Path, descriptor: int, before: _Look, stack: ExitStack, path: Path
+) -> sqlite3.Connection:
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="memlift-"))
-    needed, free = os.stat(place).st_size + os.stat(journal).st_size, shutil.disk_usage(folder).free
+    needed = sum(stamp.size for stamp in (before.main, before.journal, before.wal) if stamp)
+    free = shutil.disk_usage(folder).free
     if needed > free:
         raise ConfigError(
             f"no room for a private copy: {needed} bytes needed in {folder}, {free} free",
@@ -316,15 +322,23 @@ def _connect_copy(place: Path, descriptor: int, stack: ExitStack, path: Path) ->
         while part := os.pread(descriptor, _COPY_BYTES, at):
             at += file.write(part)
     for suffix in ("-journal", "-wal"):
-        if os.path.exists(_beside(place, suffix)):
+        with suppress(FileNotFoundError):
             shutil.copyfile(_beside(place, suffix), _beside(copy, suffix))
+    if _look(place, descriptor) != before:
+        raise TransientError(
+            "the source was changed while a private copy of it was made",
+            hint="another program is rolling its last transaction back; try again",
+            file=str(path),
+        )
+    refuse_unrecoverable(_beside(copy, "-journal"), path)
     with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
         distrust(connection)
         connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()  # rolls back
-        # A journal that does not belong to the file "recovers" it into a broken one.
+        # A journal that is not this file's "recovers" it into a broken one. The structure is looked at
+        # before the rows, whose own faults (NULL in a NOT NULL column) are no reason to refuse.
         (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise unrecoverable(f"it is damaged after that: {found}", path)
+    if found.startswith("***"):
+        raise unrecoverable(f"it is damaged after that: {' '.join(found.split())}", path)
     size = os.stat(copy).st_size
     refuse_truncated(parse_header(_first_bytes(copy, HEADER_BYTES), size, path), size, path)
     return _connect(copy, "immutable")
@@ -332,8 +346,6 @@ def _connect_copy(place: Path, descriptor: int, stack: ExitStack, path: Path) ->
 
 def _real(path: Path) -> Path:
     try:
-        return Path(
-            os.path.realpath(path, strict=True)
-        )  # SQLite looks for -wal beside the file that is meant
+        return Path(os.path.realpath(path, strict=True))  # -wal lies beside the file, not beside a link
     except ValueError as exc:  # a NUL in the name
         raise OSError(errno.EINVAL, str(exc)) from exc
