@@ -10,16 +10,19 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pgdumps
 import pytest
 from agentos_node import AgentOS, Seen, UnavailableError, installed
 
 from migrate import migrate
+from provisioners.embedded import EmbeddedPostgres
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(1800)]  # the first run compiles better-sqlite3
 
 ROOT = Path(__file__).parents[2]
 BRAIN = ROOT / "migrate" / "samples" / "brain.sqlite"
-BRAIN_V1 = ROOT / "tests" / "fixtures" / "agentos" / "v1" / "brain.sqlite"
+FIXTURES = ROOT / "tests" / "fixtures" / "agentos"
+BRAIN_V1 = FIXTURES / "v1" / "brain.sqlite"
 QUERIES = [
     "who scheduled the deploy script",
     "vegetarian lunch",
@@ -172,6 +175,21 @@ def test_a_migrated_brain_can_be_consolidated(agentos: AgentOS, brain: Path, tmp
     assert None not in took
     assert answer["consolidated"] == expected["consolidated"]
     sound(target)
+
+
+def test_a_brain_that_agentos_kept_in_postgres_comes_to_sqlite(agentos: AgentOS, tmp_path: Path) -> None:
+    folder, target = tmp_path / "pgdata", tmp_path / "target" / "brain.sqlite"
+    target.parent.mkdir()
+    with EmbeddedPostgres(folder) as server:
+        pgdumps.load(server.url, FIXTURES / "postgres-brain.sql")
+        report = migrate(f"postgresql+embedded:{folder}", str(target))
+    assert report.verified
+    sound(target)
+    answer = agentos.open(target, "pg-agent", 8, queries=QUERIES, remember=NEW | {"embedding": [0.5] * 8})
+    assert answer["health"]["totalTraces"] == 20
+    assert answer["vectors"]["memory_traces"]["count"] > 0
+    assert any(answer["hits"].values())
+    assert answer["remembered"]["recalled"] == answer["remembered"]["id"]
 
 
 def test_an_upgraded_brain_opens_recalls_and_remembers(agentos: AgentOS, tmp_path: Path) -> None:
