@@ -119,11 +119,13 @@ def usual_places() -> list[Candidate]:
 
 
 def _connect(candidate: Candidate, publish: str | None) -> DockerEngine:
-    """Connect and ask for the version; raises one of the three errors."""
+    """Connect and ask for the engine's facts; raises one of the three errors."""
     import docker
     import requests
 
     where = {"engine": candidate.url}
+    if candidate.url.startswith("unix://"):
+        _knock(candidate, where)
     # ssh through the user's own ssh command: his keys, agent and known hosts.
     ssh = candidate.url.startswith("ssh://")
     try:
@@ -132,37 +134,49 @@ def _connect(candidate: Candidate, publish: str | None) -> DockerEngine:
         )
         info = client.info()
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
-        raise _classified(exc, candidate, where) from exc
+        reason = " ".join(str(_bottom(exc)).split())[:200]
+        raise EngineDownError(
+            f"{candidate.source} does not answer: {reason}", hint=f"{start_hint()}; {OR_EMBEDDED}", **where
+        ) from exc
     host, local = reached_at(candidate.url)
     bind = publish or (LOOPBACK if local else _address_of(host))
     return DockerEngine(client, info, host=host, bind=bind, local=local, address=candidate.url)
 
 
-def _classified(exc: BaseException, candidate: Candidate, where: dict[str, str]) -> EngineError:
-    """Tell apart why an engine could not be asked, by what lies at the bottom of docker-py's one class."""
-    chain: list[BaseException] = []
-    cause: BaseException | None = exc
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        inner = next((a for a in cause.args if isinstance(a, BaseException)), None)
-        cause = cause.__cause__ or cause.__context__ or inner
-    text = " ".join(str(e) for e in chain)
-    if any(isinstance(e, PermissionError) for e in chain) or "PermissionError" in text:
-        return EngineDeniedError(
-            f"{candidate.source} runs, and you may not use it",
-            hint="sudo usermod -aG docker $USER, then log in again; or rootless Docker; " + OR_EMBEDDED,
-            **where,
-        )
-    if any(isinstance(e, FileNotFoundError) for e in chain) or "FileNotFoundError" in text:
-        return EngineMissingError(
-            f"{candidate.source}: nothing listens there",
-            hint=f"start it, or correct {candidate.source}; {OR_EMBEDDED}",
-            **where,
-        )
-    reason = str(chain[-1]).split("\n")[0][:200]
-    return EngineDownError(
-        f"{candidate.source} does not answer: {reason}", hint=f"{start_hint()}; {OR_EMBEDDED}", **where
-    )
+def _knock(candidate: Candidate, where: dict[str, str]) -> None:
+    """Connect to a socket file ourselves: docker-py folds every reason into one class and a text."""
+    path = candidate.url.removeprefix("unix://")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(10)
+        try:
+            sock.connect(path)
+        except PermissionError as exc:
+            raise EngineDeniedError(
+                f"{candidate.source} is there, and you may not use it",
+                hint="sudo usermod -aG docker $USER, then log in again; or rootless Docker; " + OR_EMBEDDED,
+                **where,
+            ) from exc
+        except FileNotFoundError as exc:
+            raise EngineMissingError(
+                f"{candidate.source}: nothing listens there",
+                hint=f"{start_hint()}, or correct {candidate.source}; {OR_EMBEDDED}",
+                **where,
+            ) from exc
+        except OSError as exc:  # a socket left by an engine that is gone, or one that does not accept
+            raise EngineDownError(
+                f"{candidate.source} does not answer: {exc.strerror or exc}",
+                hint=f"{start_hint()}; {OR_EMBEDDED}",
+                **where,
+            ) from exc
+
+
+def _bottom(exc: BaseException) -> BaseException:
+    """Return the first cause of an error."""
+    seen = []
+    while exc not in seen:
+        seen.append(exc)
+        exc = exc.__cause__ or exc.__context__ or exc
+    return exc
 
 
 def worst_of(failures: list[EngineError]) -> EngineError:

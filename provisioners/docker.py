@@ -161,7 +161,7 @@ class DockerStore(OwnedContainer):
             self.engine.start(made)
             container = self.engine.container(self.container_name)
             if container is not None:
-                self._facts = self._make_ready(container)
+                self._facts = self._make_ready(container, fresh=True)
             return container
         except NameTakenError:
             return None  # another process was first; the next look finds its container
@@ -285,16 +285,17 @@ class DockerStore(OwnedContainer):
 
     # -- ready ------------------------------------------------------------------------------------
 
-    def _make_ready(self, container: Container) -> ready.Facts:
-        """Wait for its first answer; give a Postgres its extension."""
+    def _make_ready(self, container: Container, *, fresh: bool) -> ready.Facts:
+        """Wait for its first answer; give a Postgres its extension. fresh: it has never answered before."""
         self.say(f"[6/7] waiting up to {self.options.ready_timeout:g} s for an answer to a real query")
         try:
             facts = ready.wait(
                 lambda: self.access.ask(container),
                 timeout=self.options.ready_timeout,
-                died=lambda: self._death(container),
+                died=lambda: self._death(container, fresh=fresh),
             )
         except NotReadyError as exc:
+            exc.message += f"; the container's last messages:\n{self._last(container)}"
             if _IN_CONTAINER.exists() and self.engine.local:
                 exc.hint = (
                     "memlift itself runs in a container, where 127.0.0.1 is another machine: "
@@ -306,12 +307,17 @@ class DockerStore(OwnedContainer):
         extension = ready.ensure_vector(self.access.url(container), own=True)
         return dataclasses.replace(facts, extension=extension)
 
-    def _death(self, before: Container) -> str | None:
-        """Return why a container will not become ready, with its last messages; None while it may."""
+    def _death(self, before: Container, *, fresh: bool) -> str | None:
+        """Return why a container will not become ready, with its last messages; None while it may.
+
+        One that ran well before may be restarted by the engine once, as after a crash.
+        """
         now = self.engine.container(self.container_name)
         if now is None or now.id != before.id:
             return f"container {before.name} was removed meanwhile"
-        if now.state in ("exited", "dead", "restarting") or now.restarts > before.restarts:
+        again = now.restarts - before.restarts
+        ended = now.state in ("exited", "dead") or (fresh and now.state == "restarting")
+        if ended or again > (0 if fresh else 1):
             error = f", {now.error}" if now.error else ""
             return (
                 f"container {before.name} ended (exit code {now.exit_code}{error}); "
@@ -320,11 +326,13 @@ class DockerStore(OwnedContainer):
         return None
 
     def _last(self, container: Container) -> str:
+        if self.engine.container(container.name) is None:
+            return "(none)"
         return self.engine.logs(container.id, lines=20).rstrip() or "(none)"
 
     def _finish(self, container: Container) -> Endpoint:
         """See that it answers, and save its address."""
-        facts = self._facts or self._make_ready(container)
+        facts = self._facts or self._make_ready(container, fresh=False)
         extra = f" with pgvector {facts.extension}" if facts.extension else ""
         self.say(f"{self.service.kind} {facts.version}{extra} is ready")
         entry = self.access.update(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
+from docker_kit import DockerKit, missing_reason, running_kit
 
 
 @pytest.hookimpl(wrapper=True)
@@ -15,3 +16,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.outcome = "failed"
         report.longrepr = f"skipped where nothing may be skipped: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session")
+def kit() -> Iterator[DockerKit]:
+    """A Docker daemon and a registry of our own for the whole run."""
+    if (reason := missing_reason()) is not None:
+        pytest.skip(reason)
+    with running_kit() as running:
+        yield running

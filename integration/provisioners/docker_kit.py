@@ -17,14 +17,18 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
-
 import images
 
-PACKAGES = {"dockerd": "docker.io", "docker-registry": "docker-registry", "ip": "iproute2", "iptables": "iptables"}
+PACKAGES = {
+    "dockerd": "docker.io",
+    "docker-registry": "docker-registry",
+    "ip": "iproute2",
+    "iptables": "iptables",
+}
 
 
 class DockerKit:
@@ -93,7 +97,7 @@ class DockerKit:
         )
         process = self._spawn("registry", ["docker-registry", "serve", str(config)])
         url = f"http://127.0.0.1:{self.registry_port}/v2/"
-        self._await(process, "registry", lambda: urllib.request.urlopen(url, timeout=1).status == 200)
+        self._await(process, "registry", lambda: answers(url))
         return process
 
     def _make_bridge(self) -> str:
@@ -131,7 +135,13 @@ class DockerKit:
                 f"--containerd-plugins-namespace={namespace}-plugins",
             ],
         )
-        self._await(process, "dockerd", lambda: docker.DockerClient(base_url=self.url).ping())
+        self._await(process, "dockerd", self._pings)
+
+    def _pings(self) -> bool:
+        if not self.socket.exists():
+            return False
+        with contextlib.closing(docker.DockerClient(base_url=self.url)) as client:
+            return bool(client.ping())
 
     def _spawn(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("wb") as log:
@@ -139,11 +149,11 @@ class DockerKit:
         self._processes.append(process)
         return process
 
-    def _await(self, process: subprocess.Popen[bytes], name: str, ask: object) -> None:
+    def _await(self, process: subprocess.Popen[bytes], name: str, ask: Callable[[], bool]) -> None:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and process.poll() is None:
             with contextlib.suppress(OSError, docker.errors.DockerException):
-                if callable(ask) and ask():
+                if ask():
                     return
             time.sleep(0.1)
         raise RuntimeError(f"{name} did not start:\n{(self.folder / f'{name}.log').read_text()[-3000:]}")
@@ -170,6 +180,11 @@ def running_kit() -> Iterator[DockerKit]:
         yield kit
     finally:
         kit.stop()
+
+
+def answers(url: str) -> bool:
+    with urllib.request.urlopen(url, timeout=1) as response:
+        return bool(response.status == 200)
 
 
 def free_port() -> int:

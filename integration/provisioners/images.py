@@ -134,7 +134,9 @@ def python_modules() -> list[Path]:
         "import sys, encodings.ascii, encodings.latin_1, encodings.idna, json, os, signal, socket, subprocess, time\n"
         "print('\\n'.join(m.__file__ for m in list(sys.modules.values()) if getattr(m, '__file__', None)))\n"
     )
-    out = subprocess.run([sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-IS", "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     landmark = Path(subprocess.__file__).with_name("os.py")
     return [landmark, *(Path(line) for line in out.split("\n") if line)]
 

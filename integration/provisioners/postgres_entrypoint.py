@@ -14,7 +14,8 @@ import time
 DATA = os.environ["PGDATA"]
 USER = os.environ.get("POSTGRES_USER", "postgres")
 DATABASE = os.environ.get("POSTGRES_DB", USER)
-SOCKET = ["-c", "unix_socket_directories=/tmp"]
+TMP = "/tmp"  # noqa: S108 - the container's own
+SOCKET = ["-c", f"unix_socket_directories={TMP}"]
 
 
 def set_up() -> None:
@@ -22,20 +23,17 @@ def set_up() -> None:
     if not password:
         sys.exit("Error: POSTGRES_PASSWORD is not set")
     os.makedirs(DATA, mode=0o700, exist_ok=True)
-    with open("/tmp/first", "w") as file:
+    with open(f"{TMP}/first", "w") as file:
         file.write(password)
-    subprocess.run(
-        ["initdb", "-D", DATA, "-U", USER, "--pwfile=/tmp/first", "-A", "scram-sha-256", "--auth-local=trust"]
-        + ["-E", "UTF8", "--no-locale", "--no-sync"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    os.remove("/tmp/first")
+    arguments = ["-D", DATA, "-U", USER, f"--pwfile={TMP}/first", "-A", "scram-sha-256"]
+    arguments += ["--auth-local=trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+    subprocess.run(["initdb", *arguments], check=True, stdout=subprocess.DEVNULL)
+    os.remove(f"{TMP}/first")
     with open(f"{DATA}/pg_hba.conf", "a") as file:
         file.write("host all all all scram-sha-256\n")
     server = subprocess.Popen(["postgres", "-D", DATA, "-c", "listen_addresses=", *SOCKET])
     command = f'CREATE DATABASE "{DATABASE}"\n'
-    while subprocess.run(["pg_isready", "-q", "-h", "/tmp"], check=False).returncode:
+    while subprocess.run(["pg_isready", "-q", "-h", TMP], check=False).returncode:
         time.sleep(0.05)
     time.sleep(float(os.environ.get("INIT_DELAY", "0")))
     server.send_signal(2)
@@ -55,4 +53,4 @@ if not os.path.exists(f"{DATA}/PG_VERSION"):
     set_up()
 given = sys.argv[1:]
 arguments = given[1:] if given[:1] == ["postgres"] else given
-os.execvp("postgres", ["postgres", "-D", DATA, "-c", "listen_addresses=*", *SOCKET, *arguments])
+os.execvp("postgres", ["postgres", "-D", DATA, "-c", "listen_addresses=*", *SOCKET, *arguments])  # noqa: S606

@@ -40,8 +40,9 @@ os.makedirs("/qdrant/storage", exist_ok=True)
 with open("/qdrant/storage/starts", "a") as log:
     log.write("started\n")
 time.sleep(float(os.environ.get("SLEEP", "0")))
-print("Qdrant stub listens", flush=True)
-with socket.create_server(("0.0.0.0", 6333)) as server:
+sys.stdout.write("Qdrant stub listens\n")
+sys.stdout.flush()
+with socket.create_server(("0.0.0.0", 6333)) as server:  # noqa: S104
     while True:
         connection, _ = server.accept()
         with connection:
@@ -49,7 +50,9 @@ with socket.create_server(("0.0.0.0", 6333)) as server:
             try:
                 status, document = answer(connection.recv(65536).decode(errors="replace"), secret())
                 body = json.dumps(document).encode()
-                head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+                head = (
+                    f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+                )
                 connection.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
             except OSError as exc:
-                print(f"a client went away: {exc}", flush=True)
+                sys.stdout.write(f"a client went away: {exc}\n")

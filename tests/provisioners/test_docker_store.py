@@ -13,7 +13,7 @@ import pytest
 from fake_engine import PG16, PG17, QDRANT, FakeEngine, postgres_image
 
 from migrate.config import mask
-from provisioners import saved, services
+from provisioners import ready, saved, services
 from provisioners.docker import DockerStore
 from provisioners.docker_life import Options
 from provisioners.engine import Container, Image, PullError, Volume
@@ -145,12 +145,39 @@ def test_an_unhealthy_container_that_is_silent_is_restarted_once(engine: FakeEng
     assert engine.calls == [f"stop {NAME}", f"start {NAME}"]
 
 
-def test_a_container_that_keeps_ending_is_an_error_with_its_last_words(engine: FakeEngine) -> None:
+def test_a_container_that_keeps_ending_is_an_error_with_its_last_words(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store(engine).up()
     engine.put(NAME, state="restarting", exit_code=1)
-    with pytest.raises(ProvisionError, match="last words of the server"):
-        store(engine).up()
+    with pytest.raises(NotReadyError, match="last words of the server"):
+        store(engine, ready_timeout=0.02).up()
+    engine.put(NAME, state="running", restarts=0)
+    engine.sleepy = 10**9
+
+    def crashing(name: str) -> Container | None:
+        engine.boxes[name] = replace(engine.boxes[name], restarts=engine.boxes[name].restarts + 1)
+        return engine.boxes[name]
+
+    monkeypatch.setattr(engine, "container", crashing)
+    with pytest.raises(ProvisionError, match=r"(?s)ended .*last words of the server"):
+        store(engine, ready_timeout=60).up()
     assert "memlift-postgres-16" in engine.disks
+
+
+def test_a_server_that_the_engine_restarts_once_is_waited_for(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = store(engine).up()
+    engine.sleepy = 3
+    real = engine.ask_postgres
+
+    def crashed_once(url: str, *, timeout: float = 3.0) -> ready.Facts:
+        engine.put(NAME, restarts=1)
+        return real(url, timeout=timeout)
+
+    monkeypatch.setattr(ready, "ask_postgres", crashed_once)
+    assert store(engine).up() == first
 
 
 def test_a_first_start_that_dies_leaves_nothing_behind(engine: FakeEngine) -> None:
