@@ -40,14 +40,14 @@ def quiet(request: pytest.FixtureRequest) -> Iterator[None]:
         running.reset_counters()
 
 
-@pytest.fixture(params=["rest", "grpc"])
+@pytest.fixture(scope="module", params=["rest", "grpc"])
 def protocol(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def connect(protocol: str) -> Iterator[Connect]:
-    """Open clients to any server over the protocol of the test; closed at its end."""
+    """Open clients to any server over the protocol of the test; closed after its file."""
     opened: list[QdrantClient] = []
 
     def open_client(to: QdrantTestServer, *, api_key: str | None = None) -> QdrantClient:
@@ -70,7 +70,7 @@ def connect(protocol: str) -> Iterator[Connect]:
         one.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(server: QdrantTestServer, connect: Connect) -> QdrantClient:
     return connect(server)
 

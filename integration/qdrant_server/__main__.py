@@ -12,8 +12,12 @@ import sys
 import threading
 from pathlib import Path
 
-from integration.qdrant_server import grpc_server, rest_server
-from integration.qdrant_server.app import App
+from integration.qdrant_server import lean_client
+
+lean_client.install()
+
+from integration.qdrant_server import grpc_server, rest_server  # noqa: E402
+from integration.qdrant_server.app import App  # noqa: E402
 
 
 def main() -> None:
@@ -28,7 +32,7 @@ def main() -> None:
     app = App(given.path, api_key=given.api_key, read_only_key=given.read_only_api_key)
     rest = rest_server.Server(app, given.http_port)
     grpc_, grpc_port = grpc_server.serve(app, given.grpc_port)
-    threading.Thread(target=rest.serve_forever, daemon=True).start()
+    threading.Thread(target=rest.serve_forever, args=(0.05,), daemon=True).start()
 
     asked = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qdrant_client.http import models
-
 from integration.qdrant_server import ids, vectors
 from integration.qdrant_server.errors import QdrantError
 
@@ -111,30 +109,30 @@ def _selected(request: Request, kind: str, body: Json, extra: Json) -> Any:
 
 
 def delete(request: Request) -> Any:
-    return _selected(request, "delete", request.body(models.PointsSelector), {})
+    return _selected(request, "delete", request.body("PointsSelector"), {})
 
 
 def clear_payload(request: Request) -> Any:
-    return _selected(request, "clear_payload", request.body(models.PointsSelector), {})
+    return _selected(request, "clear_payload", request.body("PointsSelector"), {})
 
 
 def set_payload(request: Request) -> Any:
-    body = request.body(models.SetPayload)
+    body = request.body("SetPayload")
     return _selected(request, "set_payload", body, {"payload": body["payload"], "key": body.get("key")})
 
 
 def overwrite_payload(request: Request) -> Any:
-    body = request.body(models.SetPayload)
+    body = request.body("SetPayload")
     return _selected(request, "overwrite_payload", body, {"payload": body["payload"], "key": body.get("key")})
 
 
 def delete_payload(request: Request) -> Any:
-    body = request.body(models.DeletePayload)
+    body = request.body("DeletePayload")
     return _selected(request, "delete_payload", body, {"keys": body["keys"]})
 
 
 def delete_vectors(request: Request) -> Any:
-    body = request.body(models.DeleteVectors)
+    body = request.body("DeleteVectors")
     if not body["vector"]:
         raise QdrantError("validation", "[vector: length must be 1 or larger]")
     return _selected(request, "delete_vectors", body, {"names": body["vector"]})
@@ -166,7 +164,7 @@ def batch(request: Request) -> Any:
 
 
 def create_index(request: Request) -> Any:
-    body = request.body(models.CreateFieldIndex)
+    body = request.body("CreateFieldIndex")
     schema = body.get("field_schema")
     return request.app.writes.create_index(request.name, body["field_name"], schema, wait=request.wait)
 
@@ -176,7 +174,7 @@ def delete_index(request: Request) -> Any:
 
 
 def retrieve(request: Request) -> Any:
-    body = request.body(models.PointRequest)
+    body = request.body("PointRequest")
     wanted = [ids.from_json(one) for one in body["ids"]]
     return [record(point) for point in request.app.reads.retrieve(request.name, wanted, body)]
 
@@ -190,7 +188,7 @@ def get_one(request: Request) -> Any:
 
 
 def scroll(request: Request) -> Any:
-    body = request.body(models.ScrollRequest)
+    body = request.body("ScrollRequest")
     if body.get("offset") is not None:
         body["offset"] = ids.from_json(body["offset"])
     points, following = request.app.reads.scroll(request.name, body)
@@ -198,20 +196,20 @@ def scroll(request: Request) -> Any:
 
 
 def count(request: Request) -> Any:
-    return {"count": request.app.reads.count(request.name, request.body(models.CountRequest))}
+    return {"count": request.app.reads.count(request.name, request.body("CountRequest"))}
 
 
 def query(request: Request) -> Any:
-    points = request.app.reads.query(request.name, [request.body(models.QueryRequest)])[0]
+    points = request.app.reads.query(request.name, [request.body("QueryRequest")])[0]
     return {"points": [record(point) for point in points]}
 
 
 def query_batch(request: Request) -> Any:
-    asks = request.body(models.QueryRequestBatch)["searches"]
+    asks = request.body("QueryRequestBatch")["searches"]
     answers = request.app.reads.query(request.name, asks)
     return [{"points": [record(point) for point in points]} for points in answers]
 
 
 def facet(request: Request) -> Any:
-    hits = request.app.reads.facet(request.name, request.body(models.FacetRequest))
+    hits = request.app.reads.facet(request.name, request.body("FacetRequest"))
     return {"hits": [{"value": value, "count": number} for value, number in hits]}

@@ -10,16 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
-from qdrant_client.http import models
 
-from integration.qdrant_server import ids, rest_points
+from integration.qdrant_server import ids, rest_points, rest_shapes
 from integration.qdrant_server.app import COMMIT, TITLE, VERSION, App
 from integration.qdrant_server.errors import QdrantError
 
 Json = dict[str, Any]
-
-_ADAPTERS: dict[Any, TypeAdapter[Any]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +31,7 @@ class Request:
     def name(self) -> str:
         return self.parts[0]
 
-    def body(self, model: Any = None) -> Any:
+    def body(self, model: str | None = None) -> Any:
         """The body as JSON, of the shape of `model`, with canonical ids in filters."""
         try:
             given = orjson.loads(self.raw)
@@ -43,24 +39,8 @@ class Request:
             # orjson refuses NaN, infinities and lone surrogates, as serde_json does.
             raise QdrantError("format", str(exc)) from exc
         if model is not None:
-            _check_shape(self.raw, model)
+            rest_shapes.check(self.raw, model)
         return canonical(given)
-
-
-def _check_shape(raw: bytes, model: Any) -> None:
-    adapter = _ADAPTERS.get(model) or _ADAPTERS.setdefault(model, TypeAdapter(model))
-    try:
-        adapter.validate_json(raw, strict=True)
-    except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        if where.startswith("vectors"):
-            raise QdrantError(
-                "format", "data did not match any variant of untagged enum VectorsConfig"
-            ) from exc
-        field = str(first["loc"][-1]) if first["loc"] else ""
-        text = f"missing field `{field}`" if first["type"] == "missing" else f"{first['msg']} ({where})"
-        raise QdrantError("format", text) from exc
 
 
 def canonical(node: Any) -> Any:
@@ -92,26 +72,26 @@ def _list(request: Request) -> Any:
 
 
 def _create(request: Request) -> Any:
-    return request.app.store.create(request.name, request.body(models.CreateCollection))
+    return request.app.store.create(request.name, request.body("CreateCollection"))
 
 
 def _patch(request: Request) -> Any:
-    return request.app.store.patch(request.name, request.body(models.UpdateCollection))
+    return request.app.store.patch(request.name, request.body("UpdateCollection"))
 
 
 def _aliases(request: Request) -> Any:
-    body = request.body(models.ChangeAliasesOperation)
+    body = request.body("ChangeAliasesOperation")
     return request.app.store.change_aliases(body["actions"])
 
 
 def _create_shard_key(request: Request) -> Any:
-    key = request.body(models.CreateShardingKey)["shard_key"]
+    key = request.body("CreateShardingKey")["shard_key"]
     request.app.store.get(request.name).create_shard_key(key)
     return True
 
 
 def _delete_shard_key(request: Request) -> Any:
-    key = request.body(models.DropShardingKey)["shard_key"]
+    key = request.body("DropShardingKey")["shard_key"]
     request.app.store.get(request.name).delete_shard_key(key)
     return True
 
