@@ -24,7 +24,7 @@ class Seen:
     reset: bool = False  # close with RST, before the server hears of it
     lose_answer: bool = False  # the server does it, the client never learns
     change_answer: Callable[[bytes], bytes] | None = None
-    cut_answer: int | None = None  # bytes of the body, then RST
+    cut_answer: int | None = None  # bytes of the body, then the end
 
 
 Rule = Callable[[Seen], None]
@@ -43,6 +43,8 @@ class FaultProxy:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+            wbufsize = -1
 
             def handle_one(self) -> None:
                 proxy.handle(self)
@@ -95,7 +97,7 @@ class FaultProxy:
             handler.wfile.write(data if seen.cut_answer is None else data[: seen.cut_answer])
         if seen.cut_answer is not None:
             handler.wfile.flush()
-            _reset(handler)
+            handler.close_connection = True
 
     def _ask(self, seen: Seen) -> tuple[int, list[tuple[str, str]], bytes]:
         line = http.client.HTTPConnection(*self.upstream, timeout=30)

@@ -89,7 +89,7 @@ class ObjectStore(Protocol):
         """Read a small object and its etag. Raises NoSuchObjectError; BackendError over max_bytes."""
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """Read an object in pieces of at most 1 MiB; goes on by range after a lost connection."""
+        """Read an object in small pieces; goes on by range after a lost connection."""
 
     def objects(self, under: str = "") -> Iterator[ObjectInfo]:
         """All objects whose key begins with `under`, all pages, in key order."""

@@ -1,4 +1,4 @@
-"""The outer retry loop of backups: goes on where boto3's own five attempts have given up."""
+"""The outer retry loop of backups: goes on where boto3 has given up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Patience:
     `retry_after` is a lower bound. cancel: set it to stop within a moment.
     """
 
-    # 300: boto3 gave up after 13 s of 503 (measured); outages of object stores last minutes.
+    # 300: boto3's own five tries ended after 13 s of 503 (measured); outages of object stores last minutes.
     total_s: float = 300.0
     first_s: float = 0.5
     cap_s: float = 30.0

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_CHUNK = 1 << 20
+# 64 KiB: what a read had gathered when the line broke is lost and fetched again.
+_CHUNK = 64 << 10
 _OPTIONS = {
     "endpoint", "region", "profile", "path_style", "sse", "kms_key", "storage_class", "lock_mode", "lock_days",
 }  # fmt: skip
@@ -121,7 +122,8 @@ class S3Store:
                 connect_timeout=10,
                 read_timeout=60,
                 tcp_keepalive=True,
-                retries={"mode": "standard", "total_max_attempts": 5},
+                # 3: boto3 waits up to 20 s between tries; the longer outages are patience.py's.
+                retries={"mode": "standard", "total_max_attempts": 3},
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 s3={
