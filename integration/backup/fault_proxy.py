@@ -51,6 +51,12 @@ class FaultProxy:
 
             do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_one
 
+            def handle_expect_100(self) -> bool:
+                self.send_response_only(100)
+                self.end_headers()
+                self.wfile.flush()
+                return True
+
             def log_message(self, format: str, *args: Any) -> None:
                 """Quiet."""
 
