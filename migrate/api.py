@@ -328,10 +328,10 @@ def undo(target: Endpoint) -> list[str]:
     """Drop what memlift created in a target, and nothing else; return the names of the tables."""
     with Reach() as reach:
         settings = reach.settings(target, create=False)
-        reader = reach.source(settings)
-        layout = layouts.recognise(reader.tables())
-        reader.close()
-        return reach.target(settings, Options(layout=layout)).undo()
+        plan = reach.target(settings, Options()).look([]).plan
+        if plan is None:
+            return []
+        return reach.target(settings, Options(layout=layouts.by_name(plan["layout"]))).undo()
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from migrate.errors import (
     SchemaError,
     VerifyError,
 )
+from migrate.failpoints import hit
 from migrate.fit import size_of
 from migrate.plan import Plan, table_same_as
 from migrate.reconcile import mend
@@ -187,6 +188,7 @@ class Run:
         self._observer.step("audit", table.name, 0, total)
         for batch in self.source.batches(table, size=self.choices.batch_size):
             self._check_stop()
+            hit("audit.batch")
             columns = list(zip(*batch.rows, strict=True))
             for found in fit.check(columns):
                 if found.harmless:
@@ -231,6 +233,7 @@ class Run:
         resumed = self._claim(standing)
         tables = self.plan.tables
         self._retrying(lambda: self.target.prepare(tables))
+        hit("prepare.after")
         owned = self._retrying(self.target.owned)
         positions = self._retrying(self.target.positions)
         for table in tables:
@@ -250,7 +253,9 @@ class Run:
         self._build(steps, Phase.LINK)
         self._build(steps, Phase.INDEX)
         self._verify(clean)
+        hit("finish.before")
         self.progress.warn(*self._retrying(self.target.finish))
+        hit("finish.after")
         quarantined = self._retrying(self.target.quarantine)
         self.progress.set(quarantine=quarantined)
 
@@ -263,6 +268,7 @@ class Run:
         self._retrying(
             lambda: self.target.claim(self.plan.to_dict(), run, restart=self.choices.restart), recover=False
         )
+        hit("claim.after")
         self.progress.set(resumed=resumed)
         return resumed
 
@@ -304,6 +310,7 @@ class Run:
         with _ReadAhead(self.source, table, self._fits[table.name], self.choices.batch_size, at) as ahead:
             for batch, exact, n, bytes_ in ahead:
                 self.target.append(batch, exact)
+                hit("copy.append")
                 at = Position(table.name, batch.cursor, at.rows + n)
                 waiting, size = waiting + n, size + bytes_
                 quarantined += len(exact)
@@ -317,7 +324,9 @@ class Run:
         self._tell("copy", table, total, total)
 
     def _commit(self, at: Position, rows: int, quarantined: int) -> None:
+        hit("copy.before_commit")
         self.target.commit(at)
+        hit("copy.after_commit")
         self._commits += 1
         self.progress.add(at.table, rows_written=rows, rows_quarantined=quarantined)
 
@@ -329,7 +338,9 @@ class Run:
             started = time.monotonic()
             name = f"{step.table}: {step.name}" if step.table else step.name
             self._observer.step("index", name, 0, 1)
+            hit(f"{phase.value}.before")
             self._retrying(partial(step.run, partial(self._observer.step, "index", name)))
+            hit(f"{phase.value}.after")
             self._observer.step("index", name, 1, 1)
             if step.table:
                 self.progress.add(step.table, index_s=time.monotonic() - started)
@@ -346,6 +357,7 @@ class Run:
             self._observer.step("verify", table.name, 0, total)
 
             def seen(rows: int) -> None:
+                hit("verify.batch")
                 self._check_stop()
                 self._observer.step("verify", table.name, min(rows, total), total)
 

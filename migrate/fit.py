@@ -8,7 +8,7 @@ calls into C and looks at single cells only where that look was not enough.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, Protocol
@@ -211,7 +211,7 @@ class Vectors:
             good = [c for c in given if len(c) == size]
             for i, cell in enumerate(cells):
                 if type(cell) is bytes and len(cell) != size:
-                    yield Found(i, None, self._length(cell))
+                    yield self._legacy(i, cell) or Found(i, None, self._length(cell))
         bad = set(vectors.not_finite(good, self.dim)) if self.finite else set()
         zero = {j for j, c in enumerate(good) if not any(c)} if self.nonzero else set()
         if bad or zero:
@@ -223,11 +223,14 @@ class Vectors:
         for i, cell in enumerate(cells):
             if cell is None or type(cell) is bytes:
                 continue
-            packed = vectors.from_json(cell) if self.legacy_json and type(cell) is str else None
-            if packed is not None and len(packed) == 4 * self.dim:
-                yield Found(i, None, "a vector written as JSON text", packed, harmless=True)
-            else:
-                yield Found(i, None, f"{_name(cell)} in a column of vectors")
+            legacy = self._legacy(i, cell) if type(cell) is str else None
+            yield legacy or Found(i, None, f"{_name(cell)} in a column of vectors")
+
+    def _legacy(self, row: int, cell: str | bytes) -> Found | None:
+        packed = vectors.from_json(cell) if self.legacy_json else None
+        if packed is None or len(packed) != 4 * self.dim:
+            return None
+        return Found(row, None, "a vector written as JSON text", packed, harmless=True)
 
     def _length(self, cell: bytes) -> str:
         if cell and len(cell) % 4 == 0:
@@ -237,6 +240,19 @@ class Vectors:
     def nearest(self, cell: Any) -> Any:
         """See `Rule.nearest`."""
         return vectors.pack([1.0] + [0.0] * (self.dim - 1)) if self.nonzero else bytes(4 * self.dim)
+
+
+@dataclass(frozen=True, slots=True)
+class Anything:
+    """Every cell."""
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        return iter(())
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        return cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,26 +270,6 @@ class Never:
     def nearest(self, cell: Any) -> Any:
         """See `Rule.nearest`."""
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A rule for a column whose type has a check of its own for text values."""
-
-    base: Rule
-    problem: Callable[[str], str | None]
-    zero: Any = None
-
-    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
-        """See `Rule.check`."""
-        yield from self.base.check(cells)
-        for i, cell in enumerate(cells):
-            if type(cell) is str and (reason := self.problem(cell)):
-                yield Found(i, None, reason)
-
-    def nearest(self, cell: Any) -> Any:
-        """See `Rule.nearest`."""
-        return self.zero
 
 
 @dataclass(frozen=True, slots=True)

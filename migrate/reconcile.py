@@ -9,6 +9,7 @@ from typing import Any
 from migrate import values
 from migrate.backends.base import Source, Target
 from migrate.batch import ExactCell, Row
+from migrate.failpoints import hit
 from migrate.fit import Fit
 from migrate.schema import Table
 from migrate.verify import Marked
@@ -34,8 +35,14 @@ def mend(
     Returns (rows written, exact values kept). Deletes come first, so that a
     value that moved from one row to another meets no unique index.
     """
+
+    def amend(rows: list[Row], exact: list[ExactCell], removed: list[Row]) -> None:
+        hit("mend.before_amend")
+        retrying(partial(target.amend, table, rows, exact, removed))
+        hit("mend.after_amend")
+
     if remove and marked.remove.total:
-        _remove(target, table, marked, size, open_reader, retrying)
+        _remove(amend, table, marked, size, open_reader)
     if not marked.add.total and not (change and marked.change.total):
         return 0, 0
     written = quarantined = 0
@@ -47,7 +54,7 @@ def mend(
             return
         found = fit.check(list(zip(*rows, strict=True)))
         kept, exact = fit.split(rows, found) if found else (rows, [])
-        retrying(partial(target.amend, table, kept, exact, []))
+        amend(kept, exact, [])
         written, quarantined, rows = written + len(rows), quarantined + len(exact), []
 
     for batch in source.batches(table, size=size):
@@ -68,12 +75,11 @@ def _key(table: Table, row: Row) -> bytes:
 
 
 def _remove(
-    target: Target,
+    amend: Callable[[list[Row], list[ExactCell], list[Row]], None],
     table: Table,
     marked: Marked,
     size: int,
     open_reader: Callable[[], Source],
-    retrying: Callable[[Callable[[], Any]], Any],
 ) -> None:
     none: list[ExactCell] = []
     if table.key:
@@ -81,10 +87,10 @@ def _remove(
         for key in marked.remove.each():
             keys.append(values.from_exact_row(key))
             if len(keys) >= _AT_ONCE:
-                retrying(partial(target.amend, table, [], none, keys))
+                amend([], none, keys)
                 keys = []
         if keys:
-            retrying(partial(target.amend, table, [], none, keys))
+            amend([], none, keys)
         return
     # Without a key a row is named by its digest; the target is read again to find its cells.
     reader = open_reader()
@@ -101,4 +107,4 @@ def _remove(
         reader.close()
     for i in range(0, len(surplus), _AT_ONCE):
         part = surplus[i : i + _AT_ONCE]
-        retrying(partial(target.amend, table, [], none, part))
+        amend([], none, part)

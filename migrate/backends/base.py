@@ -106,7 +106,7 @@ class Source(Store, Protocol):
     """A store as it was at one moment: every read sees the same snapshot, nothing is changed."""
 
     def tables(self) -> list[Table]:
-        """Return the tables that are carried, parents before children where keys say so."""
+        """Return the ordinary tables, as the store declares them; a layout says more about them."""
         ...
 
     def not_carried(self) -> list[NotCarried]:

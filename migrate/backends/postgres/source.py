@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import psycopg
@@ -169,33 +170,27 @@ class PostgresSource:
             for i, c in enumerate(table.columns)
             if c.kind is Kind.REAL and table.dialect == "sqlite" and affinity(c.declared) == "NUMERIC"
         ]
-        for raw in self._raw(sql, fields, size, table.name):
-            ctid = raw[-1][-1]
-            rows = wire.decode([r[:-1] for r in raw], codecs)
+        for block in self._blocks(sql, fields, size, table.name):
+            rows = wire.decode(block, codecs)
             if whole_at:
                 rows = [_whole_numbers(row, whole_at) for row in rows]
-            yield rows, f"({int.from_bytes(ctid[:4])},{int.from_bytes(ctid[4:])})"
+            yield rows, block.last_ctid(fields - 1)
 
-    def _raw(self, sql: str, fields: int, size: int, table: str) -> Iterator[list[tuple[Any, ...]]]:
-        """Yield raw rows of a COPY. A savepoint around it keeps the snapshot when a reader stops early."""
+    def _blocks(self, sql: str, fields: int, size: int, table: str) -> Iterator[wire.Block]:
+        """Yield the rows of a COPY. A savepoint around it keeps the snapshot when a reader stops early."""
         with translating("read rows", table=table):
             self._connection.execute("SAVEPOINT reading")
             try:
                 with self._connection.cursor() as cursor, cursor.copy(sql) as copy:
-                    chunk: list[tuple[Any, ...]] = []
-                    first = True
-                    for data in copy:
-                        row = data
-                        if first:
-                            row, first = data[len(wire.HEADER) :], False
-                        if len(row) < 6:  # the trailer
-                            continue
-                        chunk.append(wire.split_row(row, fields))
-                        if len(chunk) >= size:
-                            yield chunk
-                            chunk = []
-                    if chunk:
-                        yield chunk
+                    data: Iterator[Any] = iter(copy)
+                    rows = [bytes(row)[len(wire.HEADER) :] for row in islice(data, 1)]
+                    while rows:
+                        rows += islice(data, size - len(rows))
+                        if len(rows[-1]) < 6:  # the trailer
+                            del rows[-1]
+                        if rows:
+                            yield wire.Block(rows, fields)
+                        rows = list(islice(data, 1))
                 self._connection.execute("RELEASE reading")
             except GeneratorExit:
                 self._connection.execute("ROLLBACK TO reading")

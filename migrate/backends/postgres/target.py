@@ -29,6 +29,7 @@ from migrate.backends.sqlbooks import NAMES, Books, statements
 from migrate.batch import Batch, ExactCell, Row
 from migrate.config import PostgresSettings
 from migrate.errors import CheckpointError, ConfigError, LeaseLostError, SchemaError
+from migrate.failpoints import hit
 from migrate.plan import table_same_as
 from migrate.schema import VECTOR_KINDS, Table
 
@@ -215,6 +216,7 @@ class PostgresTarget:
         self._seen = None
         with translating("take the lease"):
             lease.acquire(self.books, run, say=self.say)
+        hit("claim.inside")
         self._run_id = run
         if self._heart is None:
             self._heart = _Heart(self._settings, self.at, run)
@@ -273,6 +275,7 @@ class PostgresTarget:
                     for there in columns_here(table, self._options)
                 ]
                 self.books.add_table(self._run_id, table, name, types)
+                hit("prepare.inside")
 
     def _create_enums(self, db: Connection, table: Table) -> None:
         for column in table.columns:
@@ -355,6 +358,7 @@ class PostgresTarget:
             self._fence()
             self.books.add_exact(self._pending)
             self.books.save_position(self._run_id, position)
+            hit("commit.inside")
             self.db.execute("COMMIT")
             self._pending = []
 
@@ -413,6 +417,7 @@ class PostgresTarget:
                     f" SELECT * FROM memlift_staged{self._on_conflict(table, columns)}"
                 )
             self.books.add_exact(exact)
+            hit("amend.inside")
 
     def _on_conflict(self, table: Table, columns: Sequence[str]) -> str:
         if not table.key:
@@ -459,6 +464,7 @@ class PostgresTarget:
                 (self.server.schema,),
             ).fetchall()
             self.books.end_run(self._run_id)
+        hit("finish.inside")
         with self.transaction("analyze") as db:
             for target, _ in self.books.made().values():
                 db.execute(f"ANALYZE {self.at(target)}")

@@ -168,7 +168,7 @@ def columns_here(table: Table, options: Options) -> list[PgColumn | None]:
 def fit(table: Table, options: Options) -> Fit:
     """Return what Postgres with pgvector can hold of a table."""
     here = columns_here(table, options)
-    problems, notes = [], []
+    problems = []
     for what, name in [("table", table.name), *(("column", c.name) for c in table.columns)]:
         shorter = fitting(name) if what == "table" else fitting_column(name)
         if shorter != name:
@@ -180,9 +180,11 @@ def fit(table: Table, options: Options) -> Fit:
         problems.append(f"table name {table.name!r} is reserved")
     if len(table.columns) > MAX_COLUMNS:
         problems.append(f"{len(table.columns)} columns; Postgres has {MAX_COLUMNS} at most")
-    for column in table.columns:
-        if column.kind in (Kind.VECTOR, Kind.HALF) and (column.dim or 0) > MAX_DIM:
-            notes.append(f"{column.name}: over {MAX_DIM} dimensions, kept as bytea")
+    notes = [
+        f"{c.name}: over {MAX_DIM} dimensions, kept as bytea"
+        for c in table.columns
+        if c.kind in (Kind.VECTOR, Kind.HALF) and (c.dim or 0) > MAX_DIM
+    ]
     rules = tuple(
         Never(f"beyond the {MAX_COLUMNS} columns of a table")
         if there is None

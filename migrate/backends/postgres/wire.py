@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from migrate import values, vectors
+from migrate import vectors
 from migrate.batch import Row
 
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
@@ -30,7 +30,7 @@ _length = _int.pack
 _int8 = struct.Struct(">iq").pack
 _float8 = struct.Struct(">id").pack
 
-Fields = list[bytes]
+Fields = list[Any]  # of bytes or memoryview: a length and its bytes
 
 
 def _encode_int8(cells: Sequence[Any]) -> Fields:
@@ -63,17 +63,20 @@ def _encode_jsonb(cells: Sequence[Any]) -> Fields:
 
 def _encode_vector(cells: Sequence[Any]) -> Fields:
     """int16 dim, int16 zero, then big-endian float32 (pgvector's vector_send)."""
-    given = [c for c in cells if c is not None]
-    sizes = set(map(len, given))
-    if len(sizes) == 1 and len(given) == len(cells):
-        size = sizes.pop()
-        head = struct.pack(">ihh", 4 + size, size // 4, 0)
-        block = vectors.swap(b"".join(given))
-        return [head + block[i : i + size] for i in range(0, len(block), size)]
-    return [
-        _NULL if c is None else struct.pack(">ihh", 4 + len(c), len(c) // 4, 0) + vectors.swap(c)
-        for c in cells
-    ]
+    sizes = set(map(len, cells)) if None not in cells else set()
+    if len(sizes) != 1:
+        return [_NULL if c is None else _one_vector(c) for c in cells]
+    size = sizes.pop()
+    block = np.empty((len(cells), 8 + size), np.uint8)
+    block[:, :8] = np.frombuffer(struct.pack(">ihh", 4 + size, size // 4, 0), np.uint8)
+    little = np.frombuffer(b"".join(cells), vectors.U32).reshape(len(cells), size // 4)
+    block[:, 8:].view(">u4")[...] = little
+    flat = memoryview(block.reshape(-1).data)
+    return [flat[i : i + 8 + size] for i in range(0, len(flat), 8 + size)]
+
+
+def _one_vector(cell: bytes) -> bytes:
+    return struct.pack(">ihh", 4 + len(cell), len(cell) // 4, 0) + vectors.swap(cell)
 
 
 def _encode_halfvec(cells: Sequence[Any]) -> Fields:
@@ -159,44 +162,100 @@ def encode_text(rows: Sequence[Row], codecs: Sequence[str]) -> bytes:
 
 # --- reading ------------------------------------------------------------------
 
-Decoder = Callable[[Sequence[Any]], Sequence[Any]]
+
+class Block:
+    """Rows of binary COPY data, joined, with where each field of each row begins and ends."""
+
+    def __init__(self, rows: Sequence[Any], fields: int) -> None:
+        self.data = b"".join(rows)
+        self.view = memoryview(self.data)
+        octets = np.frombuffer(self.data, np.uint8)
+        sizes = np.fromiter(map(len, rows), np.int64, len(rows))
+        at = np.cumsum(sizes) - sizes + 2
+        lanes = np.arange(4)
+        self.starts: list[Any] = []
+        self.ends: list[Any] = []
+        self.nulls: list[Any] = []
+        for _ in range(fields):
+            lengths = octets[at[:, None] + lanes].view(">i4").ravel().astype(np.int64)
+            null = lengths < 0
+            start = at + 4
+            at = start + np.where(null, 0, lengths)
+            self.starts.append(start)
+            self.ends.append(at)
+            self.nulls.append(null)
+
+    def numbers(self, field: int, dtype: str) -> list[Any]:
+        """Return a column of fixed-size numbers."""
+        null = self.nulls[field]
+        width = np.dtype(dtype).itemsize
+        start = np.where(null, 0, self.starts[field])
+        octets = np.frombuffer(self.data, np.uint8)
+        cells: list[Any] = octets[start[:, None] + np.arange(width)].view(dtype).ravel().tolist()
+        if null.any():
+            return [None if gone else cell for cell, gone in zip(cells, null.tolist(), strict=True)]
+        return cells
+
+    def slices(self, field: int) -> list[Any]:
+        """Return a column as memoryviews, None for NULL."""
+        view = self.view
+        pairs = zip(self.starts[field].tolist(), self.ends[field].tolist(), strict=True)
+        if self.nulls[field].any():
+            gone = self.nulls[field].tolist()
+            return [None if n else view[a:b] for (a, b), n in zip(pairs, gone, strict=True)]
+        return [view[a:b] for a, b in pairs]
+
+    def texts(self, field: int) -> list[Any]:
+        """Return a column of texts."""
+        data = self.data
+        pairs = zip(self.starts[field].tolist(), self.ends[field].tolist(), strict=True)
+        if self.nulls[field].any():
+            gone = self.nulls[field].tolist()
+            return [None if n else data[a:b].decode() for (a, b), n in zip(pairs, gone, strict=True)]
+        return [data[a:b].decode() for a, b in pairs]
+
+    def last_ctid(self, field: int) -> str:
+        """Return the ctid of the last row, as text."""
+        raw = self.data[int(self.starts[field][-1]) : int(self.ends[field][-1])]
+        return f"({int.from_bytes(raw[:4])},{int.from_bytes(raw[4:])})"
 
 
-def _numbers(form: str) -> Decoder:
-    unpack = struct.Struct(form).unpack
-    return lambda cells: [None if c is None else unpack(c)[0] for c in cells]
+Decoder = Callable[[Block, int], list[Any]]
 
 
-def _texts(cells: Sequence[Any]) -> Sequence[Any]:
-    return [None if c is None else str(c, "utf-8") for c in cells]
+def _numbers(dtype: str) -> Decoder:
+    return lambda block, field: block.numbers(field, dtype)
 
 
-def _bytes(cells: Sequence[Any]) -> Sequence[Any]:
-    return cells
+def _bytes(block: Block, field: int) -> list[Any]:
+    return [None if c is None else bytes(c) for c in block.slices(field)]
 
 
-def _bools(cells: Sequence[Any]) -> Sequence[Any]:
-    return [None if c is None else c == b"\1" for c in cells]
+def _bools(block: Block, field: int) -> list[Any]:
+    return [None if c is None else c == 1 for c in block.numbers(field, "u1")]
 
 
-def _vectors(cells: Sequence[Any]) -> Sequence[Any]:
-    given = [c for c in cells if c is not None]
-    sizes = set(map(len, given))
-    if len(sizes) == 1 and len(given) == len(cells):
-        size = sizes.pop() - 4
-        block = vectors.swap(b"".join([c[4:] for c in given]))
-        return [block[i : i + size] for i in range(0, len(block), size)] if size else cells
-    return [None if c is None else vectors.swap(c[4:]) for c in cells]
+def _vectors(block: Block, field: int) -> list[Any]:
+    cells = block.slices(field)
+    sizes = {len(c) for c in cells if c is not None}
+    if len(sizes) != 1 or None in cells:
+        return [None if c is None else vectors.swap(c[4:]) for c in cells]
+    size = sizes.pop() - 4
+    joined = np.frombuffer(b"".join([c[4:] for c in cells]), vectors.U32).byteswap().tobytes()
+    return [joined[i : i + size] for i in range(0, len(joined), size)] if size else [b""] * len(cells)
 
 
-def _halfs(cells: Sequence[Any]) -> Sequence[Any]:
-    return [None if c is None else np.frombuffer(c, "<u2", offset=4).byteswap().tobytes() for c in cells]
+def _halfs(block: Block, field: int) -> list[Any]:
+    return [
+        None if c is None else np.frombuffer(c, "<u2", offset=4).byteswap().tobytes()
+        for c in block.slices(field)
+    ]
 
 
-def _sparses(cells: Sequence[Any]) -> Sequence[Any]:
+def _sparses(block: Block, field: int) -> list[Any]:
     """int32 dim, int32 n, int32 zero, n int32 indices from 0, n float32 (pgvector's sparsevec_send)."""
 
-    def one(cell: bytes) -> bytes:
+    def one(cell: memoryview) -> bytes:
         dim, n, _ = struct.unpack_from(">iii", cell)
         return vectors.pack_sparse(
             np.frombuffer(cell, ">u4", n, 12).tolist(),
@@ -204,46 +263,33 @@ def _sparses(cells: Sequence[Any]) -> Sequence[Any]:
             dim,
         )
 
-    return [None if c is None else one(c) for c in cells]
+    return [None if c is None else one(c) for c in block.slices(field)]
+
+
+def _timestamps(block: Block, field: int) -> list[Any]:
+    return [None if c is None else iso_utc(c) for c in block.texts(field)]
 
 
 _DECODE: dict[str, Decoder] = {
-    "int8": _numbers(">q"),
-    "int4": _numbers(">i"),
-    "int2": _numbers(">h"),
-    "oid": _numbers(">I"),
-    "float8": _numbers(">d"),
-    "float4": _numbers(">f"),
-    "text": _texts,
+    "int8": _numbers(">i8"),
+    "int4": _numbers(">i4"),
+    "int2": _numbers(">i2"),
+    "oid": _numbers(">u4"),
+    "float8": _numbers(">f8"),
+    "float4": _numbers(">f4"),
+    "text": lambda block, field: block.texts(field),
     "bytea": _bytes,
     "bool": _bools,
     "vector": _vectors,
     "halfvec": _halfs,
     "sparsevec": _sparses,
+    "timestamptz": _timestamps,
 }
 
 
-def split_row(data: bytes | bytearray | memoryview, fields: int) -> tuple[Any, ...]:
-    """Return the raw fields of one row of binary COPY data; None for NULL."""
-    unpack = _int.unpack_from
-    at = 2
-    out: list[Any] = []
-    for _ in range(fields):
-        size = unpack(data, at)[0]
-        at += 4
-        if size < 0:
-            out.append(None)
-        else:
-            out.append(data[at : at + size])
-            at += size
-    return tuple(out)
-
-
-def decode(raw: Sequence[tuple[Any, ...]], codecs: Sequence[str]) -> list[Row]:
-    """Turn raw fields of rows into cells."""
-    columns = zip(*raw, strict=True)
-    cells = [_DECODE[codec](column) for codec, column in zip(codecs, columns, strict=True)]
-    return list(zip(*cells, strict=True))
+def decode(block: Block, codecs: Sequence[str]) -> list[Row]:
+    """Turn a block's first fields into rows of cells."""
+    return list(zip(*(_DECODE[codec](block, i) for i, codec in enumerate(codecs)), strict=True))
 
 
 _UTC = re.compile(r"(\d{4})-(\d\d)-(\d\d) (\d\d:\d\d:\d\d)(\.\d+)?\+00")
@@ -256,11 +302,3 @@ def iso_utc(text: str) -> str:
         return text
     year, month, day, clock, fraction = found.groups()
     return f"{year}-{month}-{day}T{clock}{(fraction or '.').ljust(7, '0')}+00:00"
-
-
-def iso_column(cells: Sequence[Any]) -> Sequence[Any]:
-    """Apply `iso_utc` to a column."""
-    return [None if c is None else iso_utc(values.bytes_text(bytes(c))) for c in cells]
-
-
-_DECODE["timestamptz"] = iso_column

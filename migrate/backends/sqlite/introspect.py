@@ -13,11 +13,12 @@ from migrate.schema import Column, ForeignKey, Index, IndexPart, Kind, NotCarrie
 
 _BY_AFFINITY = {"INTEGER": Kind.INTEGER, "TEXT": Kind.TEXT, "BLOB": Kind.BLOB, "REAL": Kind.REAL}
 _BY_STORAGE = {"integer": Kind.INTEGER, "real": Kind.REAL, "text": Kind.TEXT, "blob": Kind.BLOB}
+_COUNTED_AT_ONCE = 400  # columns; each takes four of SQLite's 2,000 result columns
 _SAMPLED = 1000  # rows looked at before a column without a declared type gets a kind
 
 
 def read_schema(connection: sqlite3.Connection) -> tuple[list[Table], list[NotCarried]]:
-    """Return the ordinary tables of a file, parents first, and all that is not carried."""
+    """Return the ordinary tables of a file, and all that is not carried."""
     sql = {
         (kind, name): text
         for kind, name, text in connection.execute("SELECT type, name, sql FROM sqlite_schema")
@@ -47,25 +48,7 @@ def read_schema(connection: sqlite3.Connection) -> tuple[list[Table], list[NotCa
         else:
             left.append(NotCarried(name, "part of a virtual table", derived=True))
     left += [NotCarried(name, "a trigger") for (kind, name) in sql if kind == "trigger"]
-    return parents_first(tables), left
-
-
-def parents_first(tables: Sequence[Table]) -> list[Table]:
-    """Order tables so that a table comes after those its foreign keys name, where there is no cycle."""
-    by_name = {t.name: t for t in tables}
-    done: dict[str, Table] = {}
-
-    def visit(table: Table, path: tuple[str, ...]) -> None:
-        if table.name in done or table.name in path:
-            return
-        for key in table.foreign_keys:
-            if key.parent in by_name:
-                visit(by_name[key.parent], (*path, table.name))
-        done[table.name] = table
-
-    for table in tables:
-        visit(table, ())
-    return list(done.values())
+    return tables, left
 
 
 def _table(
@@ -127,7 +110,16 @@ def _declared(columns: Sequence[Column], name: str) -> str:
 def _declared_kind(declared: str) -> Kind:
     if declared.upper() in ("JSON", "JSONB"):
         return Kind.JSON
-    return _BY_AFFINITY.get(affinity(declared), Kind.REAL)
+    if affinity(declared) == "NUMERIC":  # what such columns hold by custom, where no value tells
+        upper = declared.upper()
+        return (
+            Kind.TEXT
+            if "DATE" in upper or "TIME" in upper
+            else Kind.INTEGER
+            if "BOOL" in upper
+            else Kind.REAL
+        )
+    return _BY_AFFINITY[affinity(declared)]
 
 
 def _by_evidence(
@@ -137,34 +129,36 @@ def _by_evidence(
 
     NUMERIC affinity (DECIMAL, DATE, BOOLEAN, ...) and columns without a type
     hold whatever was stored; each such column is counted whole, in one pass.
-    A declared BLOB is believed unless its first rows say otherwise.
+    Any other declaration is believed unless none of its first values is of that type.
     """
-    open_ones = [
-        c
-        for c in columns
-        if not strict and c.kind is not Kind.JSON and affinity(c.declared) in ("NUMERIC", "BLOB")
-    ]
-    whole = [c for c in open_ones if not c.declared or affinity(c.declared) == "NUMERIC"]
+    loose = [c for c in columns if not strict and c.kind is not Kind.JSON]
+    whole = [c for c in loose if not c.declared or affinity(c.declared) == "NUMERIC"]
     seen: dict[str, dict[str, int]] = {}
-    for group, limit in ((whole, None), ([c for c in open_ones if c not in whole], _SAMPLED)):
-        if not group:
-            continue
-        storages = ("integer", "real", "text", "blob")
-        counts = ", ".join(
-            f"total(typeof({ident(c.name)}) = '{storage}')" for c in group for storage in storages
-        )
-        rows = f"(SELECT {', '.join(ident(c.name) for c in group)} FROM {ident(name)}"
-        rows += f" LIMIT {limit})" if limit else ")"
-        found = connection.execute(f"SELECT {counts} FROM {rows}").fetchone()
-        for i, column in enumerate(group):
-            tally = dict(zip(storages, found[4 * i : 4 * i + 4], strict=True))
-            seen[column.name] = {k: int(v) for k, v in tally.items() if v}
+    for group, limit in ((whole, None), ([c for c in loose if c not in whole], _SAMPLED)):
+        for i in range(0, len(group), _COUNTED_AT_ONCE):
+            seen |= _storages(connection, name, group[i : i + _COUNTED_AT_ONCE], limit)
     return [replace(c, kind=_likely(c, seen[c.name])) if seen.get(c.name) else c for c in columns]
 
 
+def _storages(
+    connection: sqlite3.Connection, name: str, columns: Sequence[Column], limit: int | None
+) -> dict[str, dict[str, int]]:
+    """Return how many values of each storage class columns have, in the first `limit` rows or in all."""
+    counts = ", ".join(f"total(typeof({ident(c.name)}) = '{kind}')" for c in columns for kind in _BY_STORAGE)
+    rows = f"(SELECT {', '.join(ident(c.name) for c in columns)} FROM {ident(name)}"
+    rows += f" LIMIT {limit})" if limit else ")"
+    found = iter(connection.execute(f"SELECT {counts} FROM {rows}").fetchone())
+    tallies = {c.name: {kind: int(next(found)) for kind in _BY_STORAGE} for c in columns}
+    return {name: {k: n for k, n in tally.items() if n} for name, tally in tallies.items()}
+
+
 def _likely(column: Column, tally: dict[str, int]) -> Kind:
-    if affinity(column.declared) == "NUMERIC" and set(tally) == {"integer", "real"}:
+    kinds = {_BY_STORAGE[storage] for storage in tally}
+    declared = affinity(column.declared)
+    if declared == "NUMERIC" and kinds == {Kind.INTEGER, Kind.REAL}:
         return Kind.REAL  # one value in SQLite's eyes: it stores a whole number as an integer
+    if declared != "NUMERIC" and column.declared and column.kind in kinds:
+        return column.kind
     return _BY_STORAGE[max(tally, key=lambda k: tally[k])]
 
 

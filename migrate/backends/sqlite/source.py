@@ -10,7 +10,7 @@ from typing import Any
 
 from migrate import values
 from migrate.backends.sqlbooks import Books, restore
-from migrate.backends.sqlite.introspect import parents_first, read_schema
+from migrate.backends.sqlite.introspect import read_schema
 from migrate.backends.sqlite.names import ident, rowid_alias, rowid_name, translating
 from migrate.backends.sqlite.opening import Opened, open_source
 from migrate.batch import Batch, Cursor, Row
@@ -50,7 +50,7 @@ class SqliteSource:
         if self._tables is None:
             with translating("read the schema", file=str(self._path)):
                 declared, self._left = read_schema(self._connection)
-                self._tables = parents_first(self._as_written(declared))
+                self._tables = self._as_written(declared)
         return self._tables
 
     def _as_written(self, declared: list[Table]) -> list[Table]:

@@ -17,6 +17,7 @@ from migrate.backends.sqlite.opening import open_source
 from migrate.backends.sqlite.source import NOW
 from migrate.batch import Batch, ExactCell, Row
 from migrate.errors import CheckpointError, LeaseLostError, SchemaError
+from migrate.failpoints import hit
 from migrate.plan import table_same_as
 from migrate.schema import Table
 
@@ -125,6 +126,7 @@ class SqliteTarget:
                 self._db.execute(statement)
             self._db.execute("COMMIT")
             lease.acquire(self._books, run, say=self.say)
+            hit("claim.inside")
             self._run_id, self._plan = run, plan
             self._begin()
             last = self._books.last_run()
@@ -167,6 +169,7 @@ class SqliteTarget:
                     )
                 types = [(c.name, ddl.column_type(c, table.dialect)) for c in table.columns]
                 self._books.add_table(self._run_id, table, table.name, types)
+                hit("prepare.inside")
             self._db.execute("COMMIT")
 
     def positions(self) -> dict[str, Position]:
@@ -213,6 +216,7 @@ class SqliteTarget:
             self._books.add_exact(self._pending)
             self._books.save_position(self._run_id, position)
             self._books.beat(self._run_id)
+            hit("commit.inside")
             self._db.execute("COMMIT")
             self._pending = []
 
@@ -257,6 +261,7 @@ class SqliteTarget:
                 self._books.drop_exact_rows(table.name, (values.exact_row(kinds, row) for row in removed))
                 self._insert(table, rows, "")
             self._books.add_exact(exact)
+            hit("amend.inside")
             self._db.execute("COMMIT")
 
     def _remove_one(self, table: Table, row: Row) -> None:
@@ -276,11 +281,14 @@ class SqliteTarget:
     def steps(self, tables: Sequence[Table]) -> list[Step]:
         """See `Target.steps`. Primary keys are part of a table from the start in SQLite."""
         layout = self._options.layout
-        steps = []
+        steps: list[Step] = []
+        if layout is not None:
+            steps += (
+                Step("", _title(statement), Phase.INDEX, self._statement(statement))
+                for statement in layout.sqlite_after(tables)
+            )
         for table in tables:
-            if layout is not None and layout.sqlite_ddl(table) is not None:
-                continue
-            for index in table.indexes:
+            for index in table.indexes:  # those that the layout has made by now are left as they are
                 statement = ddl.create_index(table, index)
                 if statement is not None:
                     steps.append(
@@ -288,11 +296,6 @@ class SqliteTarget:
                     )
             if table.sequence is not None:
                 steps.append(Step(table.name, "sequence", Phase.LINK, self._sequence(table)))
-        if layout is not None:
-            steps += (
-                Step("", _title(statement), Phase.INDEX, self._statement(statement))
-                for statement in layout.sqlite_after(tables)
-            )
         return steps
 
     def _statement(self, sql: str) -> Callable[[Callable[[int, int], None]], None]:
@@ -334,6 +337,7 @@ class SqliteTarget:
             self._fence()
             self._books.end_run(self._run_id)
             self._db.execute("COMMIT")
+            hit("finish.inside")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return [
             f"{n} rows of {child} name a row of {parent} that is not there"

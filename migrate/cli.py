@@ -1,0 +1,322 @@
+"""The command `memlift`: arguments in, text or one JSON document and an exit code out.
+
+Results go to stdout, progress and errors to stderr. What a command needs is
+imported when that command runs, so that `--help` is quick and needs no driver.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from migrate.cli_text import err, out
+from migrate.config import debug, mask
+from migrate.errors import ConfigError, InterruptedRunError, MigrateError
+
+_STORES = (
+    "a store is a file name, sqlite:///relative.db, postgresql://user:pw@host/db?schema=s, "
+    "or postgresql+embedded:./folder (a server of our own in that folder)"
+)
+_EXITS = (
+    "exit codes: 0 done and verified as asked; 1 failed, the checkpoint stands; 2 nothing was begun; "
+    "3 differences found; 4 cells that do not fit; 130, 143 interrupted, can be continued"
+)
+# Commands of other parts: (module, commands). Imported when one of them, or the list of all, is asked for.
+_PARTS = (
+    ("migrate.backup.cli", ("backup",)),
+    ("provisioners.cli", ("up", "status", "logs", "stop", "down")),
+)
+_HINTS = {
+    1: "run the same command again: it goes on from the last checkpoint; MEMLIFT_DEBUG=1 shows where it failed",
+    2: "memlift COMMAND --help shows what can be given",
+    3: "the differences are listed in the report",
+    4: "--on-misfit quarantine keeps the exact values beside their rows",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers wrong usage like every other failure: one line, then a hint."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message, hint=f"{self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in given
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:  # a table may be called anything; a report never fails for it
+            reconfigure(errors="backslashreplace")
+    try:
+        args = parser(given).parse_args(given)
+        as_json = bool(getattr(args, "json", as_json))
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
+    except SystemExit as exc:  # argparse has printed its help
+        return int(exc.code or 0)
+    except MigrateError as exc:
+        return failed(exc, exc.exit_code, as_json=as_json)
+    except KeyboardInterrupt:
+        stopped = InterruptedRunError("interrupted", hint="run the same command again")
+        return failed(stopped, stopped.exit_code, as_json=as_json)
+    except BrokenPipeError:  # `| head`: nobody reads any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as exc:
+        bug = MigrateError(
+            f"unexpected {type(exc).__name__}: {exc}",
+            hint="this is a bug in memlift; MEMLIFT_DEBUG=1 shows where it is",
+        )
+        return failed(bug, 1, as_json=as_json, cause=exc)
+
+
+def failed(error: MigrateError, code: int, *, as_json: bool, cause: BaseException | None = None) -> int:
+    """Tell what failed, where, and what to do; return the exit code."""
+    message = " | ".join(line.strip() for line in mask(str(error)).splitlines() if line.strip())
+    hint = mask(error.hint or _HINTS.get(code, _HINTS[1])).replace("\n", " ")
+    if as_json:
+        document: dict[str, Any] = error.report.to_dict() if error.report is not None else {}
+        out_json(document | {"error": message, "hint": hint, "exit_code": code})
+    elif error.report is not None and error.report.tables:
+        from migrate.cli_report import report_text
+        from migrate.cli_text import Page
+
+        out(report_text(error.report, Page.of(sys.stdout), error=str(error)))
+    sys.stdout.flush()
+    if debug():
+        import traceback
+
+        err("".join(traceback.format_exception(cause or error)).rstrip())
+    err(f"error: {message}")
+    err(f"hint: {hint}")
+    return code
+
+
+def out_json(document: object) -> None:
+    """Print the one JSON document of a command."""
+    out(json.dumps(document, ensure_ascii=False, indent=1, default=str))
+
+
+# --- arguments ----------------------------------------------------------------
+
+
+def parser(given: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser. `given`: the arguments, which say which parts are needed."""
+    top = _Parser(
+        prog="memlift",
+        description="Move an AI agent's memory between stores: nothing lost, and proof of it.",
+        epilog=f"{_STORES}. {_EXITS}.",
+    )
+    top.add_argument(
+        "--version", action="version", version=f"memlift {_version()}" if _asks_version(given) else ""
+    )
+    commands: argparse._SubParsersAction[Any] = top.add_subparsers(
+        metavar="COMMAND", title="commands", required=True
+    )
+    _migrate(commands)
+    _audit(commands)
+    _verify(commands)
+    _undo(commands)
+    _inspect(commands)
+    _demo(commands)
+    _add_parts(commands, given)
+    return top
+
+
+def _asks_version(given: Sequence[str]) -> bool:
+    return "--version" in given
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("memlift")
+    except PackageNotFoundError:  # run from a checkout
+        return "(not installed)"
+
+
+def _add_parts(commands: argparse._SubParsersAction[Any], given: Sequence[str]) -> None:
+    """Add the commands of backup and provisioners, unless one of ours is called."""
+    asked = next((a for a in given if not a.startswith("-")), None)
+    if asked in commands.choices:
+        return
+    for module, names in _PARTS:
+        if asked is not None and asked not in names and any(asked in n for _, n in _PARTS):
+            continue
+        try:
+            register = import_module(module).register
+        except ImportError as exc:
+            if asked in names:
+                raise ConfigError(
+                    f"memlift {asked} cannot be used here: {exc}", hint="pip install 'memlift[all]'"
+                ) from exc
+            continue
+        register(commands)
+
+
+def _command(
+    commands: argparse._SubParsersAction[Any], name: str, text: str, **more: Any
+) -> argparse.ArgumentParser:
+    made = commands.add_parser(name, help=text, description=text, **more)
+    made.set_defaults(run=_Lazily(name))
+    return made
+
+
+class _Lazily:
+    """Imports a command's module when it is run."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, args: argparse.Namespace) -> int:
+        homes = {"inspect": "migrate.cli_inspect", "demo": "migrate.cli_demo"}
+        module = import_module(homes.get(self._name, "migrate.cli_run"))
+        return int(getattr(module, self._name)(args))
+
+
+def _output(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--json", action="store_true", help="print one JSON document on stdout, nothing else"
+    )
+    command.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _reading(command: argparse.ArgumentParser) -> None:
+    """Add what shapes how a source is read; the same for a run and its audit."""
+    some = command.add_argument_group("what is read")
+    some.add_argument("--table", action="append", metavar="T", help="only this table (again for more)")
+    some.add_argument(
+        "--exclude", action="append", default=[], metavar="T", help="not this table (again for more)"
+    )
+    some.add_argument(
+        "--where-tenant", metavar="ID", help="only the rows of one tenant (an AgentOS brain_id)"
+    )
+    some.add_argument("--upgrade", action="store_true", help="bring an AgentOS brain of schema 1 to schema 2")
+    some.add_argument(
+        "--vector", action="append", default=[], metavar="T.C", help="this BLOB column holds float32 vectors"
+    )
+    some.add_argument("--no-vector", action="append", default=[], metavar="T.C", help="this one does not")
+    some.add_argument(
+        "--json-columns",
+        choices=("jsonb", "text"),
+        default="jsonb",
+        help="how Postgres keeps JSON: jsonb can be queried (default), text keeps the bytes",
+    )
+    some.add_argument(
+        "--batch-size", type=_positive, default=1000, metavar="N", help="rows per read (default 1000)"
+    )
+
+
+def _migrate(commands: Any) -> None:
+    command = _command(
+        commands,
+        "migrate",
+        "move everything from SOURCE to TARGET, go on where a run was broken off, prove that nothing was lost",
+        epilog=f"{_STORES}. {_EXITS}.",
+    )
+    command.add_argument("source", metavar="SOURCE", help="the store to read; nothing in it is changed")
+    command.add_argument("target", metavar="TARGET", help="the store to write to; made if it is not there")
+    _output(command)
+    command.add_argument(
+        "--dry-run", action="store_true", help="read all, say what would be done, write nothing"
+    )
+    command.add_argument(
+        "--verify",
+        choices=("full", "sample", "counts", "none"),
+        default="full",
+        help="default: full, every row",
+    )
+    command.add_argument(
+        "--on-misfit",
+        choices=("fail", "quarantine"),
+        default="fail",
+        help="cells that the target cannot hold: write nothing (default), or keep them exactly beside their rows",
+    )
+    command.add_argument(
+        "--workers", type=_positive, default=1, metavar="N", help="processes that build an index"
+    )
+    command.add_argument("--index", choices=("auto", "none", "hnsw"), default="auto", help="vector indexes")
+    again = command.add_argument_group("over a target that holds rows")
+    again.add_argument("--restart", action="store_true", help="forget an unfinished run and begin anew")
+    again.add_argument("--update", action="store_true", help="where rows differ, the source wins")
+    again.add_argument(
+        "--mirror", action="store_true", help="the same, and remove rows that the source has not"
+    )
+    again.add_argument(
+        "--into-existing", action="store_true", help="write into tables that memlift did not make"
+    )
+    command.add_argument(
+        "--auto-setup",
+        nargs="?",
+        const="any",
+        choices=("any", "docker", "embedded"),
+        metavar="docker|embedded",
+        help="set the target's server up first, where none runs",
+    )
+    _reading(command)
+
+
+def _audit(commands: Any) -> None:
+    command = _command(
+        commands,
+        "audit",
+        "say in full what a migration would do and what would not fit; writes nothing anywhere",
+        epilog="Without TARGET the cells are judged against every store that memlift writes to.",
+    )
+    command.add_argument("source", metavar="SOURCE")
+    command.add_argument("target", metavar="TARGET", nargs="?")
+    _output(command)
+    _reading(command)
+
+
+def _verify(commands: Any) -> None:
+    command = _command(commands, "verify", "compare two stores, key by key; change nothing")
+    command.add_argument("source", metavar="SOURCE")
+    command.add_argument("target", metavar="TARGET")
+    _output(command)
+    command.add_argument("--mode", choices=("full", "sample", "counts"), default="full")
+
+
+def _undo(commands: Any) -> None:
+    command = _command(
+        commands, "undo", "drop what memlift created in TARGET, and nothing else, after asking"
+    )
+    command.add_argument("target", metavar="TARGET")
+    _output(command)
+    command.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def _inspect(commands: Any) -> None:
+    command = _command(commands, "inspect", "show a store's layout, tables, rows, vectors, size and tier")
+    command.add_argument("store", metavar="STORE")
+    _output(command)
+
+
+def _demo(commands: Any) -> None:
+    command = _command(
+        commands, "demo", "migrate a sample brain into a Postgres with pgvector of its own, and verify it"
+    )
+    command.add_argument(
+        "folder", metavar="FOLDER", nargs="?", help="where to work (default: a temporary folder)"
+    )
+    _output(command)
+    command.add_argument("--keep", action="store_true", help="leave everything there to look at")
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

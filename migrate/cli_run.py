@@ -1,0 +1,172 @@
+"""The commands that move or compare rows: migrate, audit, verify, undo."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from migrate import api, progress
+from migrate.backends.base import Options
+from migrate.cli import out_json
+from migrate.cli_estimate import estimated
+from migrate.cli_report import report_text
+from migrate.cli_setup import ready_target
+from migrate.cli_signals import HINT, Interruption
+from migrate.cli_text import Page, count_text, err, out, printable
+from migrate.config import Endpoint
+from migrate.errors import ConfigError, InterruptedRunError, MigrateError
+from migrate.report import Observer, Report
+
+
+def migrate(args: argparse.Namespace) -> int:
+    """`memlift migrate SOURCE TARGET`."""
+    request = replace(
+        _request(args),
+        dry_run=args.dry_run,
+        verify=args.verify,
+        on_misfit=args.on_misfit,
+        restart=args.restart,
+        update=args.update,
+        mirror=args.mirror,
+        workers=args.workers,
+        index=args.index,
+        into_existing=args.into_existing,
+    )
+    with watched(args) as (watching, interruption):
+        target: Endpoint = args.target
+        if args.auto_setup:
+            target = ready_target(args.target, args.auto_setup, watching.say, dry_run=args.dry_run)
+        if args.dry_run:
+            report = api.audit(
+                args.source, target, request=request, observer=watching, stop=interruption.stop
+            )
+        else:
+            report = api.run(args.source, target, request, observer=watching, stop=interruption.stop)
+    return _audited(report, args, target) if args.dry_run else _told(report, args)
+
+
+def audit(args: argparse.Namespace) -> int:
+    """`memlift audit SOURCE [TARGET]`."""
+    with watched(args) as (watching, interruption):
+        report = api.audit(
+            args.source, args.target, request=_request(args), observer=watching, stop=interruption.stop
+        )
+    return _audited(report, args, args.target)
+
+
+def verify(args: argparse.Namespace) -> int:
+    """`memlift verify SOURCE TARGET`."""
+    with watched(args, at_once=True) as (watching, _):
+        report = api.verify(args.source, args.target, mode=args.mode, observer=watching)
+    return _told(report, args)
+
+
+def undo(args: argparse.Namespace) -> int:
+    """`memlift undo TARGET`: names what will be dropped, asks, drops."""
+    with Interruption(at_once=True), api.Reach() as reach:
+        settings = reach.settings(args.target, create=False)
+        reach.source(settings).close()  # a store that is not there is an error, not made
+        store = reach.target(settings, Options())
+        made = sorted(store.look([]).made)
+        where = store.describe()
+        if not made:
+            return _undone(args, where, [])
+        if not args.yes:
+            _ask(made, where)
+        store.close()
+        return _undone(args, where, api.undo(settings))
+
+
+def _ask(made: list[str], where: str) -> None:
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            f"undo would drop {count_text(len(made), 'table')} in {where}, and nobody is here to be asked",
+            hint="--yes drops them without asking",
+        )
+    err(f"memlift made these tables in {printable(where)}:")
+    for name in made:
+        err(f"  {printable(name)}")
+    err("They will be dropped with all rows in them, those written after the migration too, and with")
+    err("memlift's own memlift_* tables. Nothing else is touched.")
+    sys.stderr.write(f"Drop {count_text(len(made), 'table')}? [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ConfigError("nothing was dropped", hint="answer y, or give --yes, to drop them")
+
+
+def _undone(args: argparse.Namespace, where: str, dropped: list[str]) -> int:
+    if args.json:
+        out_json({"target": where, "dropped": dropped})
+    elif not dropped:
+        out(f"memlift has made nothing in {printable(where)}")
+    else:
+        out(
+            f"dropped {count_text(len(dropped), 'table')} in {printable(where)}: {printable(', '.join(dropped))}"
+        )
+    return 0
+
+
+def _request(args: argparse.Namespace) -> api.Request:
+    return api.Request(
+        batch_size=args.batch_size,
+        tables=args.table,
+        exclude=args.exclude,
+        where_tenant=args.where_tenant,
+        json=args.json_columns,
+        vectors=args.vector,
+        no_vectors=args.no_vector,
+        upgrade=args.upgrade,
+    )
+
+
+@contextmanager
+def watched(args: argparse.Namespace, *, at_once: bool = False) -> Iterator[tuple[Observer, Interruption]]:
+    """Show progress and mind signals while the block runs; an interrupted run gets its exit code."""
+    watching = progress.observer(quiet=args.quiet)
+
+    def last(code: int) -> None:
+        message = "interrupted inside a call that could not be ended; what was committed stays"
+        if args.json:
+            out_json({"error": message, "hint": HINT, "exit_code": code})
+        err(f"error: {message}")
+        err(f"hint: {HINT}")
+
+    with Interruption(at_once=at_once, say=watching.say, last=last) as interruption:
+        try:
+            yield watching, interruption
+        except MigrateError as exc:
+            progress.close(watching)
+            if isinstance(exc, InterruptedRunError):
+                exc.exit_code = interruption.exit_code
+            elif interruption.broken_off:  # some drivers answer the break with an error of their own
+                stopped = InterruptedRunError(
+                    f"interrupted: {exc.message}", exit_code=interruption.exit_code, hint=HINT, **exc.where
+                )
+                stopped.report = exc.report
+                raise stopped from exc
+            raise
+        finally:
+            progress.close(watching)
+
+
+def _told(report: Report, args: argparse.Namespace) -> int:
+    if args.json:
+        out_json(report.to_dict())
+    else:
+        out(report_text(report, Page.of(sys.stdout)))
+    return 0
+
+
+def _audited(report: Report, args: argparse.Namespace, target: Endpoint | None) -> int:
+    report = estimated(report, target)
+    if not report.misfits:
+        return _told(report, args)
+    error = MigrateError(
+        f"{count_text(report.misfits, 'cell does', 'cells do')} not fit the target",
+        hint="migrate with --on-misfit quarantine to keep their exact values beside their rows",
+    )
+    error.exit_code, error.report = 4, report
+    raise error
