@@ -166,7 +166,7 @@ def _add_parts(commands: argparse._SubParsersAction[Any], given: Sequence[str]) 
 def _command(
     commands: argparse._SubParsersAction[Any], name: str, text: str, **more: Any
 ) -> argparse.ArgumentParser:
-    made = commands.add_parser(name, help=text, description=text, **more)
+    made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, **more)
     made.set_defaults(run=_Lazily(name))
     return made
 
