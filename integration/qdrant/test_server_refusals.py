@@ -144,6 +144,29 @@ def test_updates_of_points_that_are_not_there_are_404(client: QdrantClient, ther
     refused(lambda: client.query_points(there, query=404, using="d"), 404, "No point with id 404 found")
 
 
+def test_an_update_of_nothing_is_400(client: QdrantClient, there: str) -> None:
+    text = "Bad request: Empty update request"
+    refused(lambda: client.upsert(there, []), 400, text)
+    refused(lambda: client.update_vectors(there, []), 400, text)
+    refused(lambda: client.delete(there, []), 400, text)
+
+
+def test_grpc_points_without_the_vectors_field_or_an_id_are_refused(
+    server: QdrantTestServer, there: str
+) -> None:
+    client = QdrantClient(
+        url=server.url, grpc_port=server.grpc_port, prefer_grpc=True, check_compatibility=False
+    )
+    none = grpc.Vectors(vectors=grpc.NamedVectors())
+    for point, text in (
+        (grpc.PointStruct(id=grpc.PointId(num=1)), "Expected some vectors"),
+        (grpc.PointStruct(vectors=none), "Empty ID is not allowed"),
+    ):
+        request = grpc.UpsertPoints(collection_name=there, points=[point], wait=True)
+        refused(lambda request=request: client.grpc_points.Upsert(request, timeout=10), 400, text)  # type: ignore[misc]
+    client.close()
+
+
 def test_bad_reads_are_refused(client: QdrantClient, there: str) -> None:
     refused(lambda: client.query_points(there, query=[1.0], using="d"), 400, "expected dim: 2, got 1")
     refused(
@@ -209,6 +232,7 @@ BAD_BODIES = {
     b'{"points":[{"id":1}]}': "missing field `vector`",
     b'{"points":[{"vector":[1,2]}]}': "missing field `id`",
     b'{"points":[{"id":1,"vector":[1,NaN]}]}': "Format error in JSON body",
+    b'{"points":[{"id":1,"vector":null}]}': "did not match any variant",
     b'{"points":[{"id":1,"vector":[1,"2"]}]}': "did not match any variant",
     b'{"points":[{"id":1,"vector":[1,true]}]}': "did not match any variant",
     b'{"points":[{"id":1,"vector":[1,2],"payload":"text"}]}': "did not match any variant",
@@ -277,7 +301,11 @@ def test_a_rest_body_over_32_mib_is_refused_and_grpc_takes_it(server: QdrantTest
     client = QdrantClient(
         url=server.url, grpc_port=server.grpc_port, prefer_grpc=True, check_compatibility=False
     )
-    point = grpc.PointStruct(id=grpc.PointId(num=1), payload={"x": grpc.Value(string_value="y" * size)})
+    point = grpc.PointStruct(
+        id=grpc.PointId(num=1),
+        vectors=grpc.Vectors(vectors=grpc.NamedVectors()),
+        payload={"x": grpc.Value(string_value="y" * size)},
+    )
     client.grpc_points.Upsert(
         grpc.UpsertPoints(collection_name="large", points=[point], wait=True), timeout=60
     )

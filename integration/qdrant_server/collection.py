@@ -201,7 +201,8 @@ class Collection:
     def _estimate(self) -> int:
         dense = settings_.dense_vectors(self.settings)
         missing = max(0, self._last["points_count"] * len(dense) - self._last["indexed_vectors_count"])
-        return missing * 4 * max((one["size"] for one in dense.values()), default=0)
+        largest: int = max((one["size"] for one in dense.values()), default=0)
+        return int(missing) * 4 * largest
 
     def optimize(self, *, reload: bool = False) -> None:
         """Run the engine's optimizer in the background; `yellow` until it is done."""

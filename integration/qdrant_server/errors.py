@@ -33,6 +33,7 @@ KINDS = {
     "payload": Kind(400, "INVALID_ARGUMENT", "Payload error: "),
     "query_string": Kind(400, "INVALID_ARGUMENT", "Deserialize error in query parameters: "),
     "validation": Kind(422, "INVALID_ARGUMENT", "Validation error in JSON body: "),
+    "query_validation": Kind(422, "INVALID_ARGUMENT", "Validation error in query parameters: "),
     "path": Kind(422, "INVALID_ARGUMENT", "Validation error in path parameters: "),
     "raw_argument": Kind(400, "INVALID_ARGUMENT", ""),
     "unimplemented": Kind(501, "UNIMPLEMENTED", "Not served by this test server: "),

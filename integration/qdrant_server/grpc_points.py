@@ -53,10 +53,13 @@ def _vector(message: Any) -> vectors.Packed:
 
 
 def _named(message: Any) -> dict[str, vectors.Packed]:
-    """`Vectors`: one unnamed, or by name."""
-    if message.WhichOneof("vectors_options") == "vectors":
+    """`Vectors`: one unnamed, or by name; no vector at all is an empty map, not an absent field."""
+    which = message.WhichOneof("vectors_options")
+    if which is None:
+        raise QdrantError("raw_argument", "Expected some vectors")
+    if which == "vectors":
         return {name: _vector(one) for name, one in message.vectors.vectors.items()}
-    return {"": _vector(message.vector)} if message.HasField("vector") else {}
+    return {"": _vector(message.vector)}
 
 
 def _points(messages: Any) -> list[Any]:
@@ -64,7 +67,7 @@ def _points(messages: Any) -> list[Any]:
     return [
         (
             ids.from_grpc(one.id),
-            _named(one.vectors) if one.HasField("vectors") else {},
+            _named(one.vectors),
             proto_json.payload(one.payload),
         )
         for one in messages

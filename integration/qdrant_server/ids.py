@@ -59,7 +59,7 @@ def from_grpc(given: Any) -> int | str:
         if found is None:
             raise QdrantError("raw_argument", f"Unable to parse UUID: {given.uuid}")
         return found
-    raise QdrantError("raw_argument", "Point id is not set")
+    raise QdrantError("raw_argument", "Empty ID is not allowed")
 
 
 def order(point_id: int | str) -> tuple[int, int]:

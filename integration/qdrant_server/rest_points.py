@@ -65,7 +65,7 @@ def _batch(batch: Any) -> list[Any]:
         lengths = {len(column) for column in columns.values()}
         if lengths - {len(keys)}:
             raise QdrantError(
-                "validation", f"[batch: number of ids and {min(columns)} vectors must be equal]"
+                "validation", f"[batch.batch: number of ids and {min(columns)} vectors must be equal]"
             )
         rows: list[Any] = [{name: column[i] for name, column in columns.items()} for i in range(len(keys))]
     else:
@@ -73,12 +73,12 @@ def _batch(batch: Any) -> list[Any]:
     if len(rows) != len(keys):
         raise QdrantError(
             "validation",
-            f"[batch: number of ids and vectors must be equal ({len(keys)} != {len(rows)})]",
+            f"[batch.batch: number of ids and vectors must be equal ({len(keys)} != {len(rows)})]",
         )
     if payloads is not None and len(payloads) != len(keys):
         raise QdrantError(
             "validation",
-            f"[batch: number of ids and payloads must be equal ({len(keys)} != {len(payloads)})]",
+            f"[batch.batch: number of ids and payloads must be equal ({len(keys)} != {len(payloads)})]",
         )
     shown = payloads or [None] * len(keys)
     return [(key, row, _payload(one)) for key, row, one in zip(keys, rows, shown, strict=True)]

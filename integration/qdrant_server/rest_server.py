@@ -57,7 +57,7 @@ def _parameters(query: str) -> bool:
     if not re.fullmatch(r"\d+", timeout):
         raise QdrantError("query_string", "invalid digit found in string")
     if int(timeout) < 1:
-        raise QdrantError("validation", "[timeout: value 0 invalid, must be 1 or larger]")
+        raise QdrantError("query_validation", "[timeout: value 0 invalid, must be 1 or larger]")
     return wait == "true"
 
 

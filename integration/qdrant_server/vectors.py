@@ -59,6 +59,8 @@ def one_from_json(given: Any) -> Packed:
                 raise QdrantError("format", "data did not match any variant of untagged enum VectorStruct")
             check_multi([len(row) for row in given])
             return ("m", len(given[0]), b"".join(_floats(row) for row in given))
+        if not given:
+            raise QdrantError("validation", "[vector: dense vector must not be empty]")
         return ("d", _floats(given))
     if isinstance(given, dict) and "indices" in given and "values" in given:
         indices, values = given["indices"], given["values"]

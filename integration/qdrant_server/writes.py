@@ -7,7 +7,7 @@ then declines (a wrong dimension, say) is lost without an error. It is so here t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from integration.qdrant_server import strict_mode, vectors
@@ -33,6 +33,7 @@ class Writes:
         found = self._store.get(name)
         strict_mode.check_upsert(found, len(points), request.get("update_filter"))
         paths = found.for_write(request.get("shard_key"), by_id=True)
+        _not_empty(points)
         for _, _, payload in points:
             check_payload(payload)
         mode = request.get("update_mode")
@@ -49,6 +50,7 @@ class Writes:
         found = self._store.get(name)
         strict_mode.check_upsert(found, len(points), request.get("update_filter"))
         paths = found.for_write(request.get("shard_key"), by_id=False)
+        _not_empty(points)
 
         def ops() -> Iterable[tuple[str, Json, int]]:
             ready = self._encoded(found, points)
@@ -66,6 +68,8 @@ class Writes:
         ids, where = request.get("points"), request.get("filter")
         if ids is None and where is None:
             raise QdrantError("bad_request", "No filter or points were provided")
+        if where is None:
+            _not_empty(ids)
         strict_mode.check_filter(found, where, update=True)
         strict_mode.check_rate(found, "write", 1)
         if "payload" in extra:
@@ -115,6 +119,12 @@ class Writes:
             vectors.check(named, found.settings)
             ready.append((pid, named, payload))
         return ready
+
+
+def _not_empty(points: Sequence[Any] | None) -> None:
+    """Nothing to do is an error (seen in qdrant/rust-client#174)."""
+    if not points:
+        raise QdrantError("bad_request", "Empty update request")
 
 
 def check_payload(payload: Json | None) -> None:
