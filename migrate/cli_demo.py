@@ -10,6 +10,7 @@ import sys
 import tempfile
 from importlib.resources import as_file, files
 from pathlib import Path
+from urllib.parse import quote
 
 from migrate import api, progress
 from migrate.cli import out_json
@@ -48,7 +49,7 @@ def demo(args: argparse.Namespace) -> int:
         if not args.keep:
             place.clear()
     if not args.keep:
-        out("Everything was removed again; memlift demo FOLDER --keep leaves it to be looked at.")
+        out("What the demo made was removed again; memlift demo FOLDER --keep leaves it to be looked at.")
     return 0
 
 
@@ -58,6 +59,7 @@ class Place:
     def __init__(self, folder: Path, *, made: bool) -> None:
         self.folder, self._made = folder, made
         self.brain, self.data = folder / "brain.sqlite", folder / "pgdata"
+        self._earlier = [path for path in (self.brain, self.data) if path.exists()]
 
     @classmethod
     def of(cls, given: str | None) -> Place:
@@ -78,7 +80,7 @@ class Place:
     @property
     def target(self) -> str:
         """Return the address that the demo migrates to."""
-        return f"postgresql+embedded:{self.data}?schema={SCHEMA}"
+        return f"postgresql+embedded:{quote(str(self.data), safe='/~')}?schema={SCHEMA}"
 
     def _bring_sample(self) -> None:
         with as_file(files("migrate") / "samples" / "brain.sqlite") as sample:
@@ -90,9 +92,11 @@ class Place:
                 )
 
     def clear(self) -> None:
-        """Remove what the demo made, and nothing else."""
-        self.brain.unlink(missing_ok=True)
-        shutil.rmtree(self.data, ignore_errors=True)
+        """Remove what this demo made; what an earlier one was told to keep stays."""
+        if self.brain not in self._earlier:
+            self.brain.unlink(missing_ok=True)
+        if self.data not in self._earlier:
+            shutil.rmtree(self.data, ignore_errors=True)
         if self._made and not any(self.folder.iterdir()):
             self.folder.rmdir()
 

@@ -40,7 +40,7 @@ def inspection_text(found: Inspection, page: Page) -> str:
             t.name,
             t.kind,
             f"{t.rows:,}",
-            ("" if t.bytes_exact else "~") + size_text(t.bytes),
+            ("" if t.exact else "~") + size_text(t.bytes),
             ", ".join(t.key) or "none",
             ", ".join(str(x) for x in (t.vector["column"], t.vector["dim"], t.metric) if x)
             if t.vector
@@ -48,7 +48,7 @@ def inspection_text(found: Inspection, page: Page) -> str:
         ]
         for t in found.tables
     ]
-    about = "~" if any(not t.bytes_exact for t in found.tables) else ""
+    about = "~" if any(not t.exact for t in found.tables) else ""
     total = [
         "all",
         "",

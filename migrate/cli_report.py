@@ -169,7 +169,8 @@ def _vector_plan(t: TableReport) -> str:
 
 
 def _summary(report: Report, page: Page) -> list[str]:
-    took = time_text(report.duration_ms / 1000)
+    spent = sum(t.audit_s + t.copy_s + t.index_s + t.verify_s for t in report.tables)
+    took = time_text(report.duration_ms / 1000 or spent)
     tables = count_text(len(report.tables), "table")
     if report.dry_run:
         lines = [f"{count_text(report.total_rows, 'row')} in {tables} read in {took}; nothing was written"]

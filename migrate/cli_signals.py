@@ -108,6 +108,7 @@ class Interruption:
     def _watch(self) -> None:
         """Learn of signals at once, also while the main thread is inside C code."""
         deadline: float | None = None
+        first: int = signal.SIGINT
         while not self._over:
             self._watched.settimeout(None if deadline is None else max(deadline - time.monotonic(), 0.01))
             try:
@@ -119,12 +120,12 @@ class Interruption:
             if not came:
                 return
             if came[0] in SIGNALS and deadline is None:
-                deadline = time.monotonic() + LIMIT_S
+                first, deadline = came[0], time.monotonic() + LIMIT_S
                 self.stop.set()
                 if not self._at_once:
                     self._say("stopping at the next checkpoint; once more to break off")
         if not self._over:
-            self._last(self.exit_code)
+            self._last(128 + first)
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(self.exit_code)
+            os._exit(128 + first)

@@ -26,6 +26,8 @@ from migrate import retry, values
 from migrate.backends.base import Fit, Phase, Position, Source, Standing, Step, Target
 from migrate.batch import Batch, ExactCell
 from migrate.errors import (
+    BackendError,
+    ConfigError,
     InterruptedRunError,
     MigrateError,
     MisfitError,
@@ -87,6 +89,7 @@ class Run:
         self._stop = stop or Event()
         self._fits = {t.name: fit(t) for t in plan.tables}
         self._commits = 0
+        self._loosened = False
         self.progress = Progress(
             source.describe(), target.describe(), choices.verify, dry_run=choices.dry_run
         )
@@ -119,9 +122,14 @@ class Run:
         return self.progress.current()
 
     def _run(self) -> Report:
-        standing = self._look()
-        for table in self.plan.tables:
-            self._audit(table)
+        try:
+            standing = self._look()
+            for table in self.plan.tables:
+                self._audit(table)
+            self.progress.warn(*self.source.problems())
+        except BackendError as exc:
+            exc.exit_code = ConfigError.exit_code  # nothing was begun
+            raise
         report = self.report()
         if self.choices.dry_run:
             return report
@@ -230,6 +238,7 @@ class Run:
     # --- write ----------------------------------------------------------------
 
     def _write(self, standing: Standing) -> None:
+        snapshot = self.source.snapshot
         resumed = self._claim(standing)
         tables = self.plan.tables
         self._retrying(lambda: self.target.prepare(tables))
@@ -242,14 +251,16 @@ class Run:
         steps = self._retrying(lambda: self.target.steps(tables))
         self._build(steps, Phase.KEY)
         clean: dict[str, Outcome] = {}
+        moved = self.source.snapshot != snapshot
         for table in tables:
             earlier = positions.get(table.name)
-            if table.name not in owned or (resumed and earlier is not None and earlier.rows):
+            begun = resumed and earlier is not None and earlier.rows > 0
+            if table.name not in owned or begun or moved:
                 outcome = self._mend(table, owned=table.name in owned)
                 if outcome is not None:
                     clean[table.name] = outcome
-            elif table.name in owned:
-                self.progress.table(table.name)
+        if self._loosened:
+            steps = self._retrying(lambda: self.target.steps(tables))
         self._build(steps, Phase.LINK)
         self._build(steps, Phase.INDEX)
         self._verify(clean)
@@ -396,6 +407,10 @@ class Run:
             started = time.monotonic()
             change = owned or self.choices.update or self.choices.mirror
             remove = owned or self.choices.mirror
+            to_do = marked.add.total + change * marked.change.total + remove * marked.remove.total
+            if to_do and not self._loosened:
+                self._retrying(self.target.loosen)
+                self._loosened = True
             written, quarantined = mend(
                 self.source,
                 self.target,

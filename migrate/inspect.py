@@ -12,7 +12,7 @@ from migrate.config import Endpoint
 from migrate.fit import size_of
 from migrate.layouts.base import Wishes
 from migrate.report import Observer
-from migrate.schema import Table
+from migrate.schema import VECTOR_KINDS, Table
 from migrate.tiers import tier_for
 
 _READ_ROWS = 20_000  # of a larger table the size is reckoned from its first rows
@@ -21,14 +21,18 @@ _BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One table. bytes: of its cells; `bytes_exact` is False where it was reckoned from a part."""
+    """One table. bytes: of its cells; vectors: cells that hold one.
+
+    `exact` is False where these two were reckoned from a part of the rows.
+    """
 
     name: str
     kind: str
     rows: int
     bytes: int
-    bytes_exact: bool
+    exact: bool
     key: tuple[str, ...]
+    vectors: int
     vector: dict[str, Any] | None
     metric: str | None
 
@@ -55,7 +59,7 @@ def inspect(store: Endpoint, observer: Observer | None = None) -> Inspection:
     with opened_source(store, observer) as source:
         _, reading = understand(source, Wishes())
         tables = tuple(_seen(source, table) for table in reading.tables)
-        vectors = sum(t.rows for t in tables if t.vector)
+        vectors = sum(t.vectors for t in tables)
         tier = tier_for(vectors)
         return Inspection(
             source.describe(),
@@ -69,19 +73,22 @@ def inspect(store: Endpoint, observer: Observer | None = None) -> Inspection:
 
 
 def _seen(source: Source, table: Table) -> Seen:
-    rows, read, size = source.count(table), 0, 0
+    rows, read, size, vectors = source.count(table), 0, 0, 0
+    at = [i for i, c in enumerate(table.columns) if c.kind in VECTOR_KINDS]
     for batch in islice(source.batches(table, size=_BATCH), _READ_ROWS // _BATCH):
         read += len(batch.rows)
         size += size_of(list(zip(*batch.rows, strict=True)))
+        vectors += sum(row[i] is not None for row in batch.rows for i in at)
     exact = read >= rows
-    column = table.vectors[0] if table.vectors else None
+    column = table.columns[at[0]] if at else None
     return Seen(
-        table.name,
-        table.role,
-        rows,
-        size if exact else size * rows // max(read, 1),
-        exact,
-        table.key,
-        {"column": column.name, "dim": column.dim} if column else None,
-        column.metric if column else None,
+        name=table.name,
+        kind=table.role,
+        rows=rows,
+        bytes=size if exact else size * rows // max(read, 1),
+        exact=exact,
+        key=table.key,
+        vectors=vectors if exact else vectors * rows // max(read, 1),
+        vector={"column": column.name, "dim": column.dim} if column else None,
+        metric=column.metric if column else None,
     )

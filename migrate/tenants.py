@@ -50,6 +50,15 @@ class OneTenant:
         """See `Source.not_carried`."""
         return self._source.not_carried()
 
+    @property
+    def snapshot(self) -> int:
+        """See `Source.snapshot`."""
+        return self._source.snapshot
+
+    def problems(self) -> list[str]:
+        """See `Source.problems`."""
+        return self._source.problems()
+
     def count(self, table: Table) -> int:
         """See `Source.count`; reads the table."""
         return sum(len(batch.rows) for batch in self.batches(table, size=1000))

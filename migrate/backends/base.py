@@ -103,7 +103,16 @@ class Store(Protocol):
 
 
 class Source(Store, Protocol):
-    """A store as it was at one moment: every read sees the same snapshot, nothing is changed."""
+    """A store as it was at one moment: every read sees the same snapshot, nothing is changed.
+
+    `snapshot` grows when the store had to be opened again after a lost
+    connection, so that what was read before may differ from now.
+    """
+
+    @property
+    def snapshot(self) -> int:
+        """Return the number of the snapshot that is read now."""
+        ...
 
     def tables(self) -> list[Table]:
         """Return the ordinary tables, as the store declares them; a layout says more about them."""
@@ -115,6 +124,10 @@ class Source(Store, Protocol):
 
     def count(self, table: Table) -> int:
         """Return the exact number of rows."""
+        ...
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with the store itself: rows that break its own foreign keys, damage."""
         ...
 
     def batches(self, table: Table, *, size: int, after: Cursor = None) -> Iterator[Batch]:
@@ -174,6 +187,13 @@ class Target(Store, Protocol):
 
     def reconnect(self) -> None:
         """Open the store again after a TransientError, still as the same owner."""
+        ...
+
+    def loosen(self) -> None:
+        """Drop the foreign keys that memlift built, so that rows can be amended in any order.
+
+        The link steps build and validate them again.
+        """
         ...
 
     def amend(

@@ -39,6 +39,7 @@ class Memory:
     def __init__(self, name: str) -> None:
         self.name = name
         self.shelf = self.shelves.setdefault(name, Shelf())
+        self.snapshot = 0
         self.say: Callable[[str], None] = lambda _: None
         self._waiting: list[Row] = []
         self._run = ""
@@ -63,6 +64,10 @@ class Memory:
     def count(self, table: Table) -> int:
         """See `Source.count`."""
         return len(self.shelf.rows[table.name])
+
+    def problems(self) -> list[str]:
+        """See `Source.problems`."""
+        return []
 
     def batches(self, table: Table, *, size: int, after: Cursor = None) -> Iterator[Batch]:
         """See `Source.batches`. A cursor is how many rows came before it."""
@@ -133,6 +138,9 @@ class Memory:
 
     def reconnect(self) -> None:
         """See `Target.reconnect`."""
+
+    def loosen(self) -> None:
+        """See `Target.loosen`: foreign keys are not enforced while we write."""
 
     def amend(
         self, table: Table, rows: Sequence[Row], exact: Sequence[ExactCell], removed: Sequence[Row]

@@ -129,13 +129,17 @@ class Books:
         )
         return {name: (target, Table.from_dict(json.loads(text))) for name, target, text in rows}
 
+    def adopted(self) -> set[str]:
+        """Return the source names of tables that we write to and did not make (--into-existing)."""
+        return {r[0] for r in self._run(f"SELECT name FROM {self._at('memlift_tables')} WHERE run = ''", ())}
+
     def made_by(self, run: str) -> list[str]:
         """Return the names here of the tables that one run created, newest first."""
         sql = f"SELECT target FROM {self._at('memlift_tables')} WHERE run = ? ORDER BY created DESC"
         return [row[0] for row in self._run(sql, (run,))]
 
     def add_table(self, run: str, table: Table, target: str, types: Sequence[tuple[str, str]]) -> None:
-        """Remember a table that we made. `types`: (name here, type here) of each column."""
+        """Remember a table. `types`: (name here, type here) of each column; no run: we did not make it."""
         self._run(
             f"INSERT INTO {self._at('memlift_tables')} (name, target, run, created, definition)"
             " VALUES (?, ?, ?, ?, ?)",

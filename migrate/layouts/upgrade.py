@@ -99,6 +99,15 @@ class Upgraded:
         """See `Source.not_carried`."""
         return [*self._source.not_carried(), *self._left]
 
+    @property
+    def snapshot(self) -> int:
+        """See `Source.snapshot`."""
+        return self._source.snapshot
+
+    def problems(self) -> list[str]:
+        """See `Source.problems`."""
+        return self._source.problems()
+
     def count(self, table: Table) -> int:
         """See `Source.count`."""
         added = int(table.name == "brain_meta" and self._adds_version)

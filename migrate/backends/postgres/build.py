@@ -34,12 +34,18 @@ def steps(target: PostgresTarget, tables: Sequence[Table]) -> list[Step]:
     standing = _standing(target)
     names = {t.name for t in tables} | set(_made_names(target))
     found: list[Step] = []
+    with target.transaction("read what was adopted", fenced=False):
+        adopted = target.books.adopted()
     for table in tables:
+        if table.name in adopted:
+            continue
         if table.key:
             name, sql = ddl.primary_key(table, target.server)
             if (table.name, "p") not in standing.keyed:
                 found.append(
-                    Step(table.name, "primary key", Phase.KEY, partial(_statement, target, table, name, sql))
+                    Step(
+                        table.name, "primary key", Phase.KEY, partial(_primary_key, target, table, name, sql)
+                    )
                 )
         found += _links(target, table, names, standing.constraints)
         found += _indexes(target, table, standing.relations)
@@ -81,7 +87,11 @@ def _made_names(target: PostgresTarget) -> list[str]:
 
 
 def _links(target: PostgresTarget, table: Table, names: set[str], standing: set[str]) -> list[Step]:
-    found = []
+    found: list[Step] = []
+
+    def add(title: str, work: Callable[[Progress], None]) -> None:
+        found.append(Step(table.name, title, Phase.LINK, work))
+
     for number, key in enumerate(table.foreign_keys, 1):
         name, sql = ddl.foreign_key(table, number, key, target.server)
         if name in standing:
@@ -89,22 +99,19 @@ def _links(target: PostgresTarget, table: Table, names: set[str], standing: set[
         if key.parent not in names:
             target.note(f"foreign key of {table.name} to {key.parent}: that table is not in the target")
             continue
-        found.append(
-            Step(
-                table.name,
-                f"foreign key to {key.parent}",
-                Phase.LINK,
-                partial(_foreign_key, target, table, name, sql),
-            )
-        )
+        add(f"foreign key to {key.parent}", partial(_foreign_key, target, table, name, sql))
     for column in table.columns:
         if column.identity and column.kind is Kind.INTEGER:
-            found.append(Step(table.name, "sequence", Phase.LINK, partial(_sequence, target, table, column)))
+            add("sequence", partial(_sequence, target, table, column))
     return found
 
 
 def _indexes(target: PostgresTarget, table: Table, standing: set[str]) -> list[Step]:
-    found = []
+    found: list[Step] = []
+
+    def add(title: str, work: Callable[[Progress], None]) -> None:
+        found.append(Step(table.name, title, Phase.INDEX, work))
+
     wanted = [ddl.index(table, i, target.server) for i in table.indexes]
     for made, index in zip(wanted, table.indexes, strict=True):
         if made is None:
@@ -112,31 +119,23 @@ def _indexes(target: PostgresTarget, table: Table, standing: set[str]) -> list[S
     wanted.append(ddl.nocase_key(table, target.server))
     for made in wanted:
         if made is not None and made[0] not in standing:
-            found.append(
-                Step(table.name, f"index {made[0]}", Phase.INDEX, partial(_plain_index, target, table, *made))
-            )
+            add(f"index {made[0]}", partial(_plain_index, target, table, *made))
     if target.options.index == "none":
         return found
     for column, here in zip(table.columns, columns_here(table, target.options), strict=True):
         made = ddl.vector_index(table, column, here, target.server) if here is not None else None
         if made is not None and made[0] not in standing:
-            found.append(
-                Step(
-                    table.name,
-                    f"vector index {made[0]}",
-                    Phase.INDEX,
-                    partial(_vector_index, target, table, column, *made),
-                )
-            )
+            add(f"vector index {made[0]}", partial(_vector_index, target, table, column, *made))
         elif made is None and column.kind in (Kind.VECTOR, Kind.HALF):
             why = "rows of many dimensions" if column.dim is None else f"{column.dim} dimensions"
             target.note(f"{table.name}.{column.name}: pgvector has no HNSW index for {why}; search is exact")
     return found
 
 
-def _statement(target: PostgresTarget, table: Table, name: str, sql: str, progress: Progress) -> None:
+def _primary_key(target: PostgresTarget, table: Table, name: str, sql: str, progress: Progress) -> None:
     with target.transaction(f"build {name}", table=table.name) as db:
-        db.execute(sql)
+        if name not in _constraints_of(db, target.server.schema):  # a commit whose answer was lost
+            db.execute(sql)
 
 
 def _foreign_key(target: PostgresTarget, table: Table, name: str, sql: str, progress: Progress) -> None:

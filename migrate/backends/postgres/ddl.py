@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from migrate.backends.base import Options
 from migrate.backends.postgres.connect import Server, qualified
@@ -119,6 +120,16 @@ def primary_key(table: Table, server: Server) -> tuple[str, str]:
     )
 
 
+def foreign_key_names(made: Mapping[str, tuple[str, Table]], here: str) -> set[str]:
+    """Return the names of the foreign keys that we build on a table, by its name here."""
+    return {
+        constraint_name(table.name, *key.columns, f"fkey{number}")
+        for target, table in made.values()
+        if target == here
+        for number, key in enumerate(table.foreign_keys, 1)
+    }
+
+
 def foreign_key(table: Table, number: int, key: ForeignKey, server: Server) -> tuple[str, str]:
     """Return the name and the statement of a foreign key, not yet validated."""
     name = constraint_name(table.name, *key.columns, f"fkey{number}")
@@ -160,7 +171,7 @@ def index(table: Table, wanted: Index, server: Server) -> tuple[str, str] | None
     )
     unique = "UNIQUE " if wanted.unique else ""
     return name, (
-        f"CREATE {unique}INDEX {ident(name)} ON {qualified(server.schema, fitting(table.name))} ({', '.join(parts)}){where}"
+        f"CREATE {unique}INDEX IF NOT EXISTS {ident(name)} ON {qualified(server.schema, fitting(table.name))} ({', '.join(parts)}){where}"
     )
 
 
@@ -198,7 +209,7 @@ def nocase_key(table: Table, server: Server) -> tuple[str, str] | None:
     ]
     name = constraint_name(table.name, "nocase_key")
     return name, (
-        f"CREATE UNIQUE INDEX {ident(name)} ON {qualified(server.schema, fitting(table.name))} ({', '.join(parts)})"
+        f"CREATE UNIQUE INDEX IF NOT EXISTS {ident(name)} ON {qualified(server.schema, fitting(table.name))} ({', '.join(parts)})"
     )
 
 
@@ -222,6 +233,6 @@ def vector_index(table: Table, column: Column, here: PgColumn, server: Server) -
     opclass = f"{extension}.{'halfvec' if half else 'vector'}_{measure}_ops"
     name = constraint_name(table.name, column.name, "hnsw")
     return name, (
-        f"CREATE INDEX {ident(name)} ON {qualified(server.schema, fitting(table.name))}"
+        f"CREATE INDEX IF NOT EXISTS {ident(name)} ON {qualified(server.schema, fitting(table.name))}"
         f" USING hnsw ({subject} {opclass})"
     )

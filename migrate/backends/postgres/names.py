@@ -73,6 +73,9 @@ def _translated(exc: psycopg.Error, op: str, connecting: bool, where: dict[str, 
     message = f"Postgres could not {op}: {text}"
     if connecting and not state.startswith(("57P03", "53300")):
         return ConfigError(message, hint=_connecting_hint(text), **where)
+    if "row-level security" in text:
+        hint = "read as the owner of the tables, or as a role with BYPASSRLS: this role sees only some rows"
+        return BackendError(message, hint=hint, **where)
     lost = not state and isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError))
     if lost or state.startswith(_TRANSIENT):
         return TransientError(message, **where)

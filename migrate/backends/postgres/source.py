@@ -36,26 +36,34 @@ class PostgresSource:
 
     def __init__(self, settings: PostgresSettings) -> None:
         self._settings = settings
-        self._connection: Connection = connect(settings, first=True)
-        try:
-            self._server = look_at(self._connection, settings.schema)
-            if not self._server.schema_exists:
-                raise ConfigError(f"there is no schema {self._server.schema!r}", hint="check ?schema=")
-            self._begin()
-        except BaseException:
-            self._connection.close()
-            raise
+        self.snapshot = 0
+        self._connection = self._open(first=True)
         self._tables: list[Table] | None = None
         self._left: list[NotCarried] = []
         self._stored: dict[str, Stored] = {}
         self._here: dict[str, dict[str, str]] = {}  # table -> column -> its name here
         self._exact: dict[str, int] = {}
 
-    def _begin(self) -> None:
-        with translating("begin reading"):
-            self._connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            # A role that may see 250 of 1,000 rows gets an error, not a short answer.
-            local_settings(self._connection, row_security="off", transaction_timeout="0")
+    def _open(self, *, first: bool) -> Connection:
+        connection = connect(self._settings, first=first)
+        try:
+            self._server = look_at(connection, self._settings.schema)
+            if not self._server.schema_exists:
+                raise ConfigError(f"there is no schema {self._server.schema!r}", hint="check ?schema=")
+            with translating("begin reading"):
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                # A role that may see 250 of 1,000 rows gets an error, not a short answer.
+                local_settings(connection, row_security="off", transaction_timeout="0")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _alive(self) -> None:
+        """Open the store again where the connection was lost, with a new snapshot."""
+        if self._connection.closed or self._connection.broken:
+            self._connection = self._open(first=False)
+            self.snapshot += 1
 
     def describe(self) -> str:
         """See `Store.describe`."""
@@ -109,6 +117,7 @@ class PostgresSource:
 
     def count(self, table: Table) -> int:
         """See `Source.count`."""
+        self._alive()
         stored = self._stored[table.name]
         with translating("count rows", table=table.name):
             row = self._connection.execute(
@@ -120,8 +129,23 @@ class PostgresSource:
                 n += int(self._run(sql, (table.name,))[0][0])
         return n
 
+    def problems(self) -> list[str]:
+        """See `Source.problems`: Postgres keeps its own constraints, but for those never validated."""
+        with translating("list constraints"):
+            found = self._connection.execute(
+                "SELECT c.relname::text, k.conname::text FROM pg_catalog.pg_constraint k"
+                " JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n"
+                " ON n.oid = c.relnamespace WHERE n.nspname = %s AND NOT k.convalidated ORDER BY 1, 2",
+                (self._server.schema,),
+            ).fetchall()
+        return [
+            f"the constraint {name} of {table} was never validated: rows may break it"
+            for table, name in found
+        ]
+
     def batches(self, table: Table, *, size: int, after: Cursor = None) -> Iterator[Batch]:
         """See `Source.batches`."""
+        self._alive()
         stored = self._stored[table.name]
         exact = _Spool(self._run, self._at, table) if self._exact.get(table.name) else None
         try:

@@ -266,7 +266,11 @@ class PostgresTarget:
                 if name not in here:
                     self._create_enums(db, table)
                     db.execute(ddl.create_table(table, self.server, self._options))
-                elif not self._options.into_existing:
+                    maker = self._run_id
+                elif self._options.into_existing:
+                    self._check_columns(db, table, name)
+                    maker = ""
+                else:
                     raise SchemaError(
                         f"the table {name!r} was not made by memlift", hint="?schema=..., or --into-existing"
                     )
@@ -274,8 +278,39 @@ class PostgresTarget:
                     (there.name, there.type) if there else ("", "-")
                     for there in columns_here(table, self._options)
                 ]
-                self.books.add_table(self._run_id, table, name, types)
+                self.books.add_table(maker, table, name, types)
                 hit("prepare.inside")
+
+    def _check_columns(self, db: Connection, table: Table, name: str) -> None:
+        """Refuse an existing table whose columns cannot take ours, or that has no key to match rows by."""
+        here: dict[str, str] = dict(
+            db.execute(
+                "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod)"
+                " FROM pg_catalog.pg_attribute a WHERE a.attrelid = %s::regclass AND a.attnum > 0"
+                " AND NOT a.attisdropped",
+                (self.at(name),),
+            ).fetchall()
+        )
+        for column in columns_here(table, self._options):
+            if column is None:
+                continue
+            wanted, found = column.type.split(" COLLATE ")[0], here.get(column.name)
+            if found is None or found.rpartition(".")[2] != wanted:
+                raise SchemaError(
+                    f"the column {column.name!r} of the existing table {name!r} is {found or 'missing'}, not {wanted}",
+                    hint="migrate into another schema (?schema=...)",
+                )
+        key = db.execute(
+            "SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) u (n) JOIN pg_catalog.pg_attribute a"
+            " ON a.attrelid = i.indrelid AND a.attnum = u.n) FROM pg_catalog.pg_index i"
+            " WHERE i.indrelid = %s::regclass AND i.indisprimary",
+            (self.at(name),),
+        ).fetchone()
+        if set(key[0] if key else ()) != {fitting_column(k) for k in table.key}:
+            raise SchemaError(
+                f"the existing table {name!r} has another primary key than {table.key}",
+                hint="migrate into another schema (?schema=...)",
+            )
 
     def _create_enums(self, db: Connection, table: Table) -> None:
         for column in table.columns:
@@ -381,6 +416,20 @@ class PostgresTarget:
         self._drop_connection()
         with translating("connect again"):
             self.db.execute("SELECT 1")
+
+    def loosen(self) -> None:
+        """See `Target.loosen`."""
+        with self.transaction("loosen foreign keys") as db:
+            made = [target for target, _ in self.books.made().values()]
+            built = db.execute(
+                "SELECT c.relname::text, k.conname::text FROM pg_catalog.pg_constraint k"
+                " JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n"
+                " ON n.oid = c.relnamespace WHERE n.nspname = %s AND k.contype = 'f' AND c.relname = ANY(%s)",
+                (self.server.schema, made),
+            ).fetchall()
+            for table, name in built:
+                if name in ddl.foreign_key_names(self.books.made(), table):
+                    db.execute(f"ALTER TABLE {self.at(table)} DROP CONSTRAINT {ident(name)}")
 
     def amend(
         self, table: Table, rows: Sequence[Row], exact: Sequence[ExactCell], removed: Sequence[Row]
@@ -500,7 +549,8 @@ class PostgresTarget:
         with self.transaction("undo", fenced=False) as db:
             made = self.books.made()
             enums = {fitting(ddl.enum_name(c)) for _, t in made.values() for c in t.columns if c.labels}
-            targets = [target for target, _ in made.values()]
+            adopted = self.books.adopted()
+            targets = [target for name, (target, _) in made.items() if name not in adopted]
             everything = ", ".join(self.at(n) for n in (*targets, *NAMES))
             db.execute(f"DROP TABLE IF EXISTS {everything}")
             for name in enums:
@@ -513,7 +563,7 @@ class PostgresTarget:
             ).fetchone()
             if comment == (_MADE_SCHEMA, True):
                 db.execute(f"DROP SCHEMA {ident(server.schema)}")
-        return sorted(made)
+        return sorted(set(made) - adopted)
 
 
 class _Heart:

@@ -24,6 +24,7 @@ class SqliteSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.snapshot = 0
         self._opened: Opened = open_source(path)
         self._connection = self._opened.connection
         self._tables: list[Table] | None = None
@@ -90,6 +91,17 @@ class SqliteSource:
                 ).fetchone()
                 n += whole
         return int(n)
+
+    def problems(self) -> list[str]:
+        """See `Source.problems`."""
+        broken: dict[tuple[str, str], int] = {}
+        with translating("check foreign keys", file=str(self._path)):
+            for child, _, parent, _ in self._connection.execute("PRAGMA foreign_key_check"):
+                broken[(child, parent)] = broken.get((child, parent), 0) + 1
+        return [
+            f"{n} rows of {child} name a row of {parent} that is not there"
+            for (child, parent), n in broken.items()
+        ]
 
     def batches(self, table: Table, *, size: int, after: Cursor = None) -> Iterator[Batch]:
         """See `Source.batches`. Rows come by rowid, WITHOUT ROWID tables by key."""

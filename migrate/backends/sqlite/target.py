@@ -163,14 +163,30 @@ class SqliteTarget:
                     own = self._options.layout.sqlite_ddl(table) if self._options.layout else None
                     for statement in own or [ddl.create_table(table)]:
                         self._db.execute(statement)
-                elif not self._options.into_existing:
+                    maker = self._run_id
+                elif self._options.into_existing:
+                    self._check_columns(table)
+                    maker = ""
+                else:
                     raise SchemaError(
                         f"the table {table.name!r} was not made by memlift", hint="--into-existing"
                     )
                 types = [(c.name, ddl.column_type(c, table.dialect)) for c in table.columns]
-                self._books.add_table(self._run_id, table, table.name, types)
+                self._books.add_table(maker, table, table.name, types)
                 hit("prepare.inside")
             self._db.execute("COMMIT")
+
+    def _check_columns(self, table: Table) -> None:
+        """Refuse an existing table that lacks a column, or has no key to match rows by."""
+        here = self._run(f"PRAGMA table_info({literal(table.name)})", ())
+        names = {r[1] for r in here}
+        absent = [n for n in table.column_names if n not in names]
+        key = tuple(r[1] for r in sorted((r for r in here if r[5]), key=lambda r: int(r[5])))
+        if absent or set(key) != set(table.key):
+            problem = f"has no column {absent[0]!r}" if absent else f"has the key {key}, not {table.key}"
+            raise SchemaError(
+                f"the existing table {table.name!r} {problem}", hint="migrate into another file"
+            )
 
     def positions(self) -> dict[str, Position]:
         """See `Target.positions`."""
@@ -231,6 +247,9 @@ class SqliteTarget:
         self._pending = []
         self.close()
 
+    def loosen(self) -> None:
+        """See `Target.loosen`: foreign keys are not enforced while we write."""
+
     def amend(
         self, table: Table, rows: Sequence[Row], exact: Sequence[ExactCell], removed: Sequence[Row]
     ) -> None:
@@ -287,7 +306,10 @@ class SqliteTarget:
                 Step("", _title(statement), Phase.INDEX, self._statement(statement))
                 for statement in layout.sqlite_after(tables)
             )
+        adopted = self._books.adopted()
         for table in tables:
+            if table.name in adopted:
+                continue
             for index in table.indexes:  # those that the layout has made by now are left as they are
                 statement = ddl.create_index(table, index)
                 if statement is not None:
@@ -366,8 +388,10 @@ class SqliteTarget:
             lease.acquire(self._books, "undo")
             self._begin()
             dropped = []
-            layout = self._options.layout
+            layout, adopted = self._options.layout, self._books.adopted()
             for name, (target, table) in self._books.made().items():
+                if name in adopted:
+                    continue
                 for derived in _derived(layout, table):
                     self._db.execute(f"DROP TABLE IF EXISTS {ident(derived)}")
                 self._db.execute(f"DROP TABLE IF EXISTS {ident(target)}")
