@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.metadata import version as version_of
 
 import httpx
 import pytest
@@ -14,6 +15,7 @@ from integration.qdrant_server import QdrantTestServer
 
 Connect = Callable[..., QdrantClient]
 
+installed = version_of("qdrant-client")
 VECTORS = models.VectorParams(size=2, distance=models.Distance.DOT)
 
 
@@ -55,6 +57,14 @@ def test_a_read_only_key_reads_and_is_403_to_write(
     points = [models.PointStruct(id=1, vector=[1, 2])]
     denied(lambda: reader.upsert(name, points), 403, StatusCode.PERMISSION_DENIED, "Forbidden")
     denied(lambda: reader.delete_collection(name), 403, StatusCode.PERMISSION_DENIED, "Forbidden")
+
+
+def test_the_clients_version_check_is_content(guarded: QdrantTestServer, connect: Connect) -> None:
+    info = connect(guarded, api_key="secret").info()
+    assert info.title == "qdrant - vector search engine"
+    ours, theirs = ([int(part) for part in version.split(".")[:2]] for version in (info.version, installed))
+    assert ours[0] == theirs[0]
+    assert abs(ours[1] - theirs[1]) <= 1
 
 
 def test_bearer_works_and_the_health_paths_need_no_key(guarded: QdrantTestServer) -> None:

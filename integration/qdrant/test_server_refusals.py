@@ -313,6 +313,17 @@ def test_a_rest_body_over_32_mib_is_refused_and_grpc_takes_it(server: QdrantTest
     client.close()
 
 
+def test_methods_that_are_not_served_are_unimplemented(server: QdrantTestServer) -> None:
+    client = QdrantClient(
+        url=server.url, grpc_port=server.grpc_port, prefer_grpc=True, check_compatibility=False
+    )
+    request = grpc.SearchMatrixPoints(collection_name="c")
+    with pytest.raises(RpcError) as caught:
+        client.grpc_points.SearchMatrixPairs(request, timeout=10)
+    assert caught.value.code().name == "UNIMPLEMENTED"
+    client.close()
+
+
 def test_the_service_paths_answer(server: QdrantTestServer) -> None:
     version = raw(server, "GET", "/").json()
     assert set(version) == {"title", "version", "commit"}
