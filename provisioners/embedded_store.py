@@ -55,6 +55,7 @@ class EmbeddedStore:
         Raises ProvisionError and its kin, MissingExtraError.
         """
         self.say(f"[4/7] embedded {self.kind} in {self.folder}")
+        saved.make_home()
         known = saved.get(self.key) or {}
         made = bool(known.get("made")) or not _has_content(self.folder)
         entry: dict[str, Any] = {

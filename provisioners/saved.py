@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,17 @@ Entry = dict[str, Any]
 def path() -> Path:
     """Return the file's path; it may not exist yet."""
     return home() / "vector-store.json"
+
+
+def make_home() -> None:
+    """Create our home with mode 0700; close the default one where it was made with another mode.
+
+    A home that the user chose with MEMLIFT_HOME keeps its mode: it may hold other things of his.
+    """
+    folder = home()
+    files.private_dir(folder)
+    if folder == Path.home() / ".memlift" and folder.stat().st_uid == os.geteuid():
+        folder.chmod(0o700)
 
 
 def load() -> dict[str, Entry]:
@@ -69,13 +81,13 @@ def forget(name: str) -> None:
 
 def lock(name: str, *, timeout: float) -> contextlib.AbstractContextManager[None]:
     """Hold the lock of one store among the processes of this home; timeout: seconds."""
-    files.private_dir(home())
+    make_home()
     return files.exclusive(home() / f".{name}.lock", timeout=timeout, what=f"setting up {name}")
 
 
 @contextlib.contextmanager
 def _locked() -> Iterator[None]:
-    files.private_dir(home())
+    make_home()
     with files.exclusive(home() / ".vector-store.lock", timeout=30, what="the saved addresses"):
         yield
 

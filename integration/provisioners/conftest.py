@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from docker_kit import DockerKit, missing_reason, running_kit
@@ -25,3 +26,17 @@ def kit() -> Iterator[DockerKit]:
         pytest.skip(reason)
     with running_kit() as running:
         yield running
+
+
+@pytest.fixture
+def docker_home(kit: DockerKit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home of its own and the kit's engine for one test, and nothing of ours left after it."""
+    monkeypatch.setenv("MEMLIFT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("DOCKER_HOST", kit.url)
+    for variable in ("DATABASE_URL", "QDRANT_URL", "QDRANT_API_KEY", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(variable, raising=False)
+    yield tmp_path / "home"
+    for container in kit.client.containers.list(all=True, filters={"label": "memlift.managed=1"}):
+        container.remove(force=True, v=True)
+    for volume in kit.client.volumes.list(filters={"label": "memlift.managed=1"}):
+        volume.remove()

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +31,8 @@ said: list[str] = []
 
 
 @pytest.fixture(autouse=True)
-def ours(kit: DockerKit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A home of its own and the kit's engine for each test, and nothing of ours left after it."""
+def quiet(docker_home: Path) -> None:
     said.clear()
-    monkeypatch.setenv("MEMLIFT_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("DOCKER_HOST", kit.url)
-    for variable in ("DATABASE_URL", "QDRANT_URL", "QDRANT_API_KEY", "DOCKER_CONTEXT"):
-        monkeypatch.delenv(variable, raising=False)
-    yield
-    for container in kit.client.containers.list(all=True, filters={"label": "memlift.managed=1"}):
-        container.remove(force=True, v=True)
-    for volume in kit.client.volumes.list(filters={"label": "memlift.managed=1"}):
-        volume.remove()
 
 
 def up(**options: Any) -> provisioners.Endpoint:
@@ -167,7 +156,7 @@ def test_a_busy_port_is_replaced_and_the_new_one_kept(kit: DockerKit) -> None:
 
 def test_strangers_of_the_same_name_are_left_alone(kit: DockerKit) -> None:
     up()
-    image = kit.client.images.get(PG16).id
+    image = kit.client.images.get(PG16)
     provisioners.down(volumes=True, confirm=lambda _: True)
     stranger = kit.client.containers.create(image, name=NAME, labels={"app": "theirs"})
     volume = kit.client.volumes.create("other-postgres-16", labels={"app": "theirs"})

@@ -1,0 +1,72 @@
+"""The sample brain of AgentOS into a container that auto-setup makes, through restarts and a new container."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from docker_kit import DockerKit
+
+import provisioners
+from migrate import migrate
+from provisioners import saved
+
+pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("docker_home")]
+ROOT = Path(__file__).parents[2]
+BRAIN = ROOT / "migrate" / "samples" / "brain.sqlite"
+NAME = "memlift-postgres"
+
+
+def test_a_brain_moves_in_and_stays_whole(kit: DockerKit, tmp_path: Path) -> None:
+    brain = tmp_path / "brain.sqlite"
+    shutil.copy(BRAIN, brain)
+    with closing(sqlite3.connect(brain)) as conn:
+        names = [row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    assert names
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "migrate",
+            "migrate",
+            brain,
+            "postgresql:",
+            "--auto-setup",
+            "docker",
+            "--json",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["verified"] is True
+    assert report["total_rows"] > 0
+    assert "[7/7] saved" in done.stderr
+    password = saved.load()[NAME]["password"]
+    assert password not in done.stdout + done.stderr
+
+    def is_whole() -> bool:
+        """A second run compares every row: all are there, unchanged."""
+        url = provisioners.up("postgres", "docker", ready_timeout=60).url
+        again = migrate(str(brain), url)
+        return bool(again.verified and again.total_rows == report["total_rows"]) and not any(
+            table.rows_written for table in again.tables
+        )
+
+    provisioners.stop()
+    assert is_whole()
+    kit.client.containers.get(NAME).kill("SIGKILL")
+    assert is_whole()
+    kit.client.containers.get(NAME).remove(force=True)
+    assert is_whole()
+    provisioners.down(volumes=True, confirm=lambda _: True)
+    assert saved.load() == {}
