@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from importlib.metadata import version as version_of
+from typing import Any
 
 import httpx
 import pytest
-from grpc import RpcError, StatusCode
+from grpc import RpcError, StatusCode  # type: ignore[import-untyped]
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from integration.qdrant_server import QdrantTestServer
+
+# The client types these too narrowly for literals such as [1, 2].
+PointStruct: Any = models.PointStruct
 
 Connect = Callable[..., QdrantClient]
 
@@ -54,7 +58,7 @@ def test_a_read_only_key_reads_and_is_403_to_write(
     reader = connect(guarded, api_key="reader")
     assert reader.count(name).count == 0
     assert reader.scroll(name)[0] == []
-    points = [models.PointStruct(id=1, vector=[1, 2])]
+    points = [PointStruct(id=1, vector=[1, 2])]
     denied(lambda: reader.upsert(name, points), 403, StatusCode.PERMISSION_DENIED, "Forbidden")
     denied(lambda: reader.delete_collection(name), 403, StatusCode.PERMISSION_DENIED, "Forbidden")
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from qdrant_client import QdrantClient, models
 
 from integration.qdrant_server import QdrantTestServer
+
+# The client types these too narrowly for literals such as [1, 2].
+PointStruct: Any = models.PointStruct
 
 VECTORS = models.VectorParams(size=4, distance=models.Distance.COSINE)
 
@@ -129,7 +133,7 @@ def test_patch_changes_what_it_names_and_nothing_else(client: QdrantClient, name
 
 def test_a_collection_may_have_no_vectors_at_all(client: QdrantClient, name: str) -> None:
     client.create_collection(name, vectors_config={})
-    client.upsert(name, [models.PointStruct(id=1, vector={}, payload={"a": 1})])
+    client.upsert(name, [PointStruct(id=1, vector={}, payload={"a": 1})])
     points, _ = client.scroll(name, with_vectors=True)
     assert [(point.id, point.payload, point.vector) for point in points] == [(1, {"a": 1}, {})]
     assert client.get_collection(name).config.params.sparse_vectors is None
@@ -148,7 +152,7 @@ def test_aliases_are_made_renamed_followed_and_removed(client: QdrantClient, nam
     expected = [models.AliasDescription(alias_name=f"{name}-new", collection_name=name)]
     assert client.get_collection_aliases(name).aliases == expected
     assert expected[0] in client.get_aliases().aliases
-    client.upsert(f"{name}-new", [models.PointStruct(id=1, vector=[1, 0, 0, 0])])
+    client.upsert(f"{name}-new", [PointStruct(id=1, vector=[1, 0, 0, 0])])
     assert client.count(name).count == 1
     assert client.collection_exists(f"{name}-new")
     drop = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=f"{name}-new"))
@@ -165,7 +169,7 @@ def test_deferred_indexing_is_yellow_after_patch_and_then_green(
         hnsw_config=models.HnswConfigDiff(m=0),
         optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),
     )
-    points = [models.PointStruct(id=i, vector=[i % 7 + 1.0, i % 5, i % 3, 1]) for i in range(1200)]
+    points = [PointStruct(id=i, vector=[i % 7 + 1.0, i % 5, i % 3, 1]) for i in range(1200)]
     client.upsert(name, points)
     info = client.get_collection(name)
     assert (info.status, info.points_count) == (models.CollectionStatus.GREEN, 1200)
@@ -190,14 +194,14 @@ def test_a_load_over_the_threshold_is_indexed_by_itself(
         vectors_config=VECTORS,
         optimizers_config=models.OptimizersConfigDiff(indexing_threshold=1),
     )
-    client.upsert(name, [models.PointStruct(id=i, vector=[i + 1.0, 1, 2, 3]) for i in range(600)])
+    client.upsert(name, [PointStruct(id=i, vector=[i + 1.0, 1, 2, 3]) for i in range(600)])
     assert client.get_collection(name).status == models.CollectionStatus.YELLOW
     assert wait_for(client, name, models.CollectionStatus.GREEN).indexed_vectors_count == 600
 
 
 def test_payload_indexes_are_described_with_their_parameters(client: QdrantClient, name: str) -> None:
     client.create_collection(name, vectors_config=VECTORS)
-    client.upsert(name, [models.PointStruct(id=1, vector=[1, 0, 0, 0], payload={"tenant": "a", "n": 5})])
+    client.upsert(name, [PointStruct(id=1, vector=[1, 0, 0, 0], payload={"tenant": "a", "n": 5})])
     client.create_payload_index(
         name, "tenant", models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
     )
@@ -228,10 +232,8 @@ def test_custom_sharding_keeps_keys_apart(client: QdrantClient, name: str) -> No
     keys = client.list_shard_keys(name).shard_keys
     assert keys is not None
     assert [one.key for one in keys] == ["one", 2]
-    client.upsert(
-        name, [models.PointStruct(id=i, vector=[1, i, 0, 0]) for i in (3, 1)], shard_key_selector="one"
-    )
-    client.upsert(name, [models.PointStruct(id=2, vector=[1, 2, 0, 0])], shard_key_selector=2)
+    client.upsert(name, [PointStruct(id=i, vector=[1, i, 0, 0]) for i in (3, 1)], shard_key_selector="one")
+    client.upsert(name, [PointStruct(id=2, vector=[1, 2, 0, 0])], shard_key_selector=2)
     points, following = client.scroll(name, limit=2)
     assert ([(p.id, p.shard_key) for p in points], following) == ([(1, "one"), (2, 2)], 3)
     points, following = client.scroll(name, limit=2, offset=following)

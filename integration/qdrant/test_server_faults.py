@@ -8,12 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from grpc import RpcError, StatusCode
+from grpc import RpcError, StatusCode  # type: ignore[import-untyped]
 from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from integration.qdrant_server import Fault, QdrantTestServer
+
+# The client types these too narrowly for literals such as [1, 2].
+PointStruct: Any = models.PointStruct
 
 WRITES = r"/points$|/Upsert$"  # PUT /collections/c/points, /qdrant.Points/Upsert
 
@@ -25,7 +28,7 @@ def there(client: QdrantClient, name: str) -> str:
 
 
 def write(client: QdrantClient, name: str, pid: int = 1) -> Callable[[], Any]:
-    return lambda: client.upsert(name, [models.PointStruct(id=pid, vector=[1, 2])])
+    return lambda: client.upsert(name, [PointStruct(id=pid, vector=[1, 2])])
 
 
 def test_429_with_retry_after_is_the_clients_own_error(
@@ -58,7 +61,7 @@ def test_strict_modes_own_rate_limit_answers_429(client: QdrantClient, name: str
         vectors_config={},
         strict_mode_config=models.StrictModeConfig(enabled=True, write_rate_limit=2),
     )
-    points = [models.PointStruct(id=n, vector={}) for n in range(2)]
+    points = [PointStruct(id=n, vector={}) for n in range(2)]
     client.upsert(name, points)
     with pytest.raises(ResourceExhaustedResponse, match="Write rate limit exceeded") as caught:
         client.upsert(name, points)
@@ -161,7 +164,7 @@ def test_the_server_stays_responsive_while_it_optimizes(
     )
     for start in range(0, 6000, 1000):
         points = [
-            models.PointStruct(id=n, vector=[float(n * (k + 3) % 97) for k in range(size)])
+            PointStruct(id=n, vector=[float(n * (k + 3) % 97) for k in range(size)])
             for n in range(start, start + 1000)
         ]
         client.upsert(name, points, wait=False)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 from qdrant_client import QdrantClient, models
+
+# The client types these too narrowly for literals such as [1, 2].
+PointStruct: Any = models.PointStruct
+PointVectors: Any = models.PointVectors
 
 VECTORS = models.VectorParams(size=2, distance=models.Distance.DOT)
 UUIDS = [str(uuid.UUID(int=n)) for n in (7, 2**127)]
@@ -18,15 +23,12 @@ def filled(client: QdrantClient, name: str) -> str:
     ids: list[int | str] = [3, 1, 2, *UUIDS]
     client.upsert(
         name,
-        [
-            models.PointStruct(id=pid, vector=[n, 1], payload={"n": n, "keep": "me"})
-            for n, pid in enumerate(ids)
-        ],
+        [PointStruct(id=pid, vector=[n, 1], payload={"n": n, "keep": "me"}) for n, pid in enumerate(ids)],
     )
     return name
 
 
-def payloads(client: QdrantClient, name: str) -> dict[int | str, models.Payload | None]:
+def payloads(client: QdrantClient, name: str) -> dict[Any, models.Payload | None]:
     return {point.id: point.payload for point in client.scroll(name, limit=100)[0]}
 
 
@@ -45,7 +47,7 @@ def test_payload_values_keep_their_types(client: QdrantClient, name: str) -> Non
         "": "empty key",
         "a.b": 1,
     }
-    client.upsert(name, [models.PointStruct(id=2**64 - 1, vector=[1, 2], payload=payload)])
+    client.upsert(name, [PointStruct(id=2**64 - 1, vector=[1, 2], payload=payload)])
     point = client.retrieve(name, [2**64 - 1], with_vectors=True)[0]
     assert point.payload == payload
     assert isinstance(point.payload["float"], float)
@@ -63,7 +65,7 @@ def test_scroll_pages_by_id_integers_first_and_ends_with_none(client: QdrantClie
 
 
 def test_upsert_replaces_the_whole_point(client: QdrantClient, filled: str) -> None:
-    client.upsert(filled, [models.PointStruct(id=1, vector=[9, 9], payload={"new": 1})])
+    client.upsert(filled, [PointStruct(id=1, vector=[9, 9], payload={"new": 1})])
     point = client.retrieve(filled, [1], with_vectors=True)[0]
     assert (point.payload, point.vector) == ({"new": 1}, [9.0, 9.0])
     assert client.count(filled).count == 5
@@ -72,7 +74,9 @@ def test_upsert_replaces_the_whole_point(client: QdrantClient, filled: str) -> N
 def test_upsert_takes_the_batch_form(client: QdrantClient, name: str) -> None:
     client.create_collection(name, vectors_config={"a": VECTORS, "b": VECTORS})
     batch = models.Batch(
-        ids=[1, UUIDS[0]], vectors={"a": [[1, 2], [3, 4]], "b": [[5, 6], [7, 8]]}, payloads=[{"n": 1}, {}]
+        ids=[1, UUIDS[0]],
+        vectors={"a": [[1.0, 2.0], [3.0, 4.0]], "b": [[5.0, 6.0], [7.0, 8.0]]},
+        payloads=[{"n": 1}, {}],
     )
     client.upsert(name, batch)
     points = client.scroll(name, with_vectors=True)[0]
@@ -83,16 +87,16 @@ def test_upsert_takes_the_batch_form(client: QdrantClient, name: str) -> None:
 
 
 def test_upsert_modes_and_filters_decide_what_is_written(client: QdrantClient, filled: str) -> None:
-    new = [models.PointStruct(id=pid, vector=[0, 0], payload={"new": True}) for pid in (1, 10)]
+    new = [PointStruct(id=pid, vector=[0, 0], payload={"new": True}) for pid in (1, 10)]
     client.upsert(filled, new, update_mode=models.UpdateMode.INSERT_ONLY)
     assert payloads(client, filled)[1] == {"n": 1, "keep": "me"}
     assert payloads(client, filled)[10] == {"new": True}
-    other = [models.PointStruct(id=pid, vector=[0, 0], payload={}) for pid in (1, 11)]
+    other = [PointStruct(id=pid, vector=[0, 0], payload={}) for pid in (1, 11)]
     client.upsert(filled, other, update_mode=models.UpdateMode.UPDATE_ONLY)
     assert payloads(client, filled)[1] == {}
     assert 11 not in payloads(client, filled)
     only_two = models.Filter(must=[models.FieldCondition(key="n", match=models.MatchValue(value=2))])
-    again = [models.PointStruct(id=pid, vector=[0, 0], payload={"z": 1}) for pid in (2, 3)]
+    again = [PointStruct(id=pid, vector=[0, 0], payload={"z": 1}) for pid in (2, 3)]
     client.upsert(filled, again, update_filter=only_two)
     assert payloads(client, filled)[2] == {"z": 1}
     assert payloads(client, filled)[3] == {"n": 0, "keep": "me"}
@@ -135,8 +139,8 @@ def test_payloads_are_set_overwritten_deleted_and_cleared(client: QdrantClient, 
 
 def test_vectors_are_updated_and_deleted(client: QdrantClient, name: str) -> None:
     client.create_collection(name, vectors_config={"a": VECTORS, "b": VECTORS})
-    client.upsert(name, [models.PointStruct(id=1, vector={"a": [1, 2]}, payload={"p": 1})])
-    client.update_vectors(name, [models.PointVectors(id=1, vector={"b": [3, 4]})])
+    client.upsert(name, [PointStruct(id=1, vector={"a": [1, 2]}, payload={"p": 1})])
+    client.update_vectors(name, [PointVectors(id=1, vector={"b": [3, 4]})])
     assert client.retrieve(name, [1], with_vectors=True)[0].vector == {"a": [1, 2], "b": [3, 4]}
     assert client.retrieve(name, [1], with_vectors=["b"])[0].vector == {"b": [3, 4]}
     client.delete_vectors(name, vectors=["a"], points=[1])
@@ -149,7 +153,7 @@ def test_a_batch_of_updates_runs_in_order(client: QdrantClient, filled: str) -> 
         filled,
         [
             models.UpsertOperation(
-                upsert=models.PointsList(points=[models.PointStruct(id=50, vector=[1, 1], payload={"a": 1})])
+                upsert=models.PointsList(points=[PointStruct(id=50, vector=[1, 1], payload={"a": 1})])
             ),
             models.SetPayloadOperation(set_payload=models.SetPayload(payload={"b": 2}, points=[50])),
             models.DeletePayloadOperation(delete_payload=models.DeletePayload(keys=["a"], points=[50])),
@@ -166,10 +170,10 @@ def test_a_batch_of_updates_runs_in_order(client: QdrantClient, filled: str) -> 
 def test_without_wait_an_update_is_acknowledged_even_if_it_is_declined(
     client: QdrantClient, filled: str
 ) -> None:
-    good = [models.PointStruct(id=60, vector=[1, 1])]
+    good = [PointStruct(id=60, vector=[1, 1])]
     done = client.upsert(filled, good, wait=False, ordering=models.WriteOrdering.STRONG)
     assert done.status == models.UpdateStatus.ACKNOWLEDGED
-    bad = [models.PointStruct(id=61, vector=[1, 1, 1])]
+    bad = [PointStruct(id=61, vector=[1, 1, 1])]
     assert client.upsert(filled, bad, wait=False).status == models.UpdateStatus.ACKNOWLEDGED
     assert {60, 61} & set(payloads(client, filled)) == {60}
 
@@ -177,6 +181,6 @@ def test_without_wait_an_update_is_acknowledged_even_if_it_is_declined(
 def test_the_clients_own_upload_works(client: QdrantClient, name: str) -> None:
     client.create_collection(name, vectors_config=VECTORS)
     client.upload_points(
-        name, [models.PointStruct(id=n, vector=[n, 1]) for n in range(150)], batch_size=40, wait=True
+        name, [PointStruct(id=n, vector=[n, 1]) for n in range(150)], batch_size=40, wait=True
     )
     assert client.count(name).count == 150

@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 from qdrant_client import QdrantClient, models
 
+# The client types these too narrowly for literals such as [1, 2].
+PointStruct: Any = models.PointStruct
+
 DENSE = {
     1: [1.0, 0.0],
     2: [0.9, 0.1],
@@ -32,7 +35,7 @@ def data(client: QdrantClient, name: str) -> str:
         sparse_vectors_config={"s": models.SparseVectorParams()},
     )
     points = [
-        models.PointStruct(
+        PointStruct(
             id=n,
             vector={"d": DENSE[n], "s": models.SparseVector(indices=[n], values=[1.0])}
             if n < 5
@@ -215,7 +218,7 @@ def test_quantized_collections_answer(client: QdrantClient, name: str) -> None:
             scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8)
         ),
     )
-    points = [models.PointStruct(id=n, vector=[float(n == k) for k in range(8)]) for n in range(8)]
+    points = [PointStruct(id=n, vector=[float(n == k) for k in range(8)]) for n in range(8)]
     client.upsert(name, points)
     params = models.SearchParams(quantization=models.QuantizationSearchParams(rescore=True, oversampling=2.0))
     found = client.query_points(name, query=[0, 0, 0, 1, 0, 0, 0, 0.5], limit=2, search_params=params).points

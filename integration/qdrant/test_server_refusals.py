@@ -8,11 +8,15 @@ from typing import Any
 
 import httpx
 import pytest
-from grpc import RpcError
+from grpc import RpcError  # type: ignore[import-untyped]
 from qdrant_client import QdrantClient, grpc, models
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from integration.qdrant_server import QdrantTestServer
+
+# The client types these too narrowly for literals such as [1, 2].
+PointStruct: Any = models.PointStruct
+PointVectors: Any = models.PointVectors
 
 VECTORS = models.VectorParams(size=2, distance=models.Distance.COSINE)
 GRPC = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 409: "ALREADY_EXISTS", 422: "INVALID_ARGUMENT"}
@@ -53,7 +57,7 @@ def there(client: QdrantClient, name: str) -> str:
 
 
 def upsert(client: QdrantClient, name: str, vector: Any, pid: Any = 1) -> Callable[[], Any]:
-    return lambda: client.upsert(name, [models.PointStruct(id=pid, vector=vector)])
+    return lambda: client.upsert(name, [PointStruct(id=pid, vector=vector)])
 
 
 def test_a_missing_collection_is_404(client: QdrantClient, name: str) -> None:
@@ -117,7 +121,7 @@ def test_malformed_vectors_are_422_even_without_wait(client: QdrantClient, there
         ({"s": ragged}, "must be the same length"),
         ({"rows": [[1, 2], [1]]}, "all vectors must have the same dimension"),
     ):
-        points = [models.PointStruct(id=1, vector=vector)]
+        points = [PointStruct(id=1, vector=vector)]
         refused(lambda points=points: client.upsert(there, points, wait=False), 422, text)  # type: ignore[misc]
 
 
@@ -139,7 +143,7 @@ def test_ids_are_unsigned_64_bit_integers_or_uuids(client: QdrantClient, there: 
 
 def test_updates_of_points_that_are_not_there_are_404(client: QdrantClient, there: str) -> None:
     refused(lambda: client.set_payload(there, {"a": 1}, points=[404]), 404, "No point with id 404")
-    vectors = [models.PointVectors(id=404, vector={"d": [1, 2]})]
+    vectors = [PointVectors(id=404, vector={"d": [1, 2]})]
     refused(lambda: client.update_vectors(there, vectors), 404, "No point with id 404")
     refused(lambda: client.query_points(there, query=404, using="d"), 404, "No point with id 404 found")
 
@@ -185,7 +189,7 @@ def test_payloads_that_would_poison_the_shard_are_refused(
     for _ in range(130):
         deep = {"a": deep}
     with pytest.raises((UnexpectedResponse, RpcError, Exception), match=r"(?i)recursion|decode|INTERNAL"):
-        client.upsert(there, [models.PointStruct(id=1, vector={"d": [1, 2]}, payload={"deep": deep})])
+        client.upsert(there, [PointStruct(id=1, vector={"d": [1, 2]}, payload={"deep": deep})])
     assert client.count(there).count == 0
 
 
@@ -193,7 +197,7 @@ def test_custom_sharding_needs_a_key_that_exists(client: QdrantClient, name: str
     custom = f"{name}-custom"
     client.create_collection(custom, vectors_config=VECTORS, sharding_method=models.ShardingMethod.CUSTOM)
     refused(upsert(client, custom, [1, 2]), 400, "Wrong input: Shard key not specified")
-    points = [models.PointStruct(id=1, vector=[1, 2])]
+    points = [PointStruct(id=1, vector=[1, 2])]
     refused(lambda: client.upsert(custom, points, shard_key_selector="k"), 400, "Shard key k not found")
     client.create_shard_key(custom, "k")
     refused(lambda: client.create_shard_key(custom, "k"), 400, "Shard key k already exists")
@@ -208,7 +212,7 @@ def test_strict_mode_limits_hold(client: QdrantClient, name: str) -> None:
             enabled=True, upsert_max_batchsize=2, max_query_limit=5, unindexed_filtering_retrieve=False
         ),
     )
-    points = [models.PointStruct(id=n, vector=[1, 2], payload={"city": "x"}) for n in range(3)]
+    points = [PointStruct(id=n, vector=[1, 2], payload={"city": "x"}) for n in range(3)]
     refused(lambda: client.upsert(name, points), 400, 'Limit exceeded 3 > 2 for "upsert limit"')
     client.upsert(name, points[:2])
     refused(lambda: client.scroll(name, limit=6), 400, 'Limit exceeded 6 > 5 for "limit"')

@@ -6,14 +6,18 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
-from grpc import RpcError
+from grpc import RpcError  # type: ignore[import-untyped]
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException
 
 from integration.qdrant_server import Fault, QdrantTestServer
+
+# The client types these too narrowly for literals such as [1, 2].
+PointStruct: Any = models.PointStruct
 
 Connect = Callable[..., QdrantClient]
 
@@ -39,9 +43,9 @@ def test_kill_9_and_restart_keep_points_settings_and_aliases(own: QdrantTestServ
     )
     client.update_collection_aliases([make])
     client.update_collection("c", hnsw_config=models.HnswConfigDiff(m=20))
-    points = [models.PointStruct(id=n, vector={"v": [n, 0.5]}, payload={"n": n}) for n in range(50)]
+    points = [PointStruct(id=n, vector={"v": [n, 0.5]}, payload={"n": n}) for n in range(50)]
     client.upsert("c", points, shard_key_selector="k")
-    client.upsert("c", [models.PointStruct(id=50, vector={})], shard_key_selector="k", wait=False)
+    client.upsert("c", [PointStruct(id=50, vector={})], shard_key_selector="k", wait=False)
     own.kill()
     own.restart()
     client = connect(own)
@@ -66,7 +70,7 @@ def test_a_crash_amid_an_upload_loses_nothing_that_was_acknowledged(
     def upload() -> None:
         for batch in range(10):
             ids = list(range(batch * 20, batch * 20 + 20))
-            client.upsert("c", [models.PointStruct(id=n, vector=[float(n)] * 8) for n in ids])
+            client.upsert("c", [PointStruct(id=n, vector=[float(n)] * 8) for n in ids])
             acknowledged.extend(ids)
 
     with pytest.raises((ResponseHandlingException, RpcError)):
@@ -89,7 +93,7 @@ def test_a_restarted_server_keeps_its_ports_and_waits_grey_for_an_update(
         vectors_config=models.VectorParams(size=4, distance=models.Distance.DOT),
         optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),
     )
-    client.upsert("c", [models.PointStruct(id=n, vector=[n, 1, 2, 3]) for n in range(500)])
+    client.upsert("c", [PointStruct(id=n, vector=[n, 1, 2, 3]) for n in range(500)])
     ports = (own.http_port, own.grpc_port)
     own.set_optimizer_delay(60)
     client.update_collection("c", optimizers_config=models.OptimizersConfigDiff(indexing_threshold=1))

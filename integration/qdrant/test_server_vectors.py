@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 import struct
+from typing import Any
 
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient, grpc, models
 
 from integration.qdrant_server import QdrantTestServer
+
+# The client types these too narrowly for literals such as [1, 2].
+PointStruct: Any = models.PointStruct
 
 
 def params(size: int, distance: models.Distance = models.Distance.DOT, **more: object) -> models.VectorParams:
@@ -28,9 +32,9 @@ def test_many_vectors_of_every_kind_on_one_point(client: QdrantClient, name: str
     client.upsert(
         name,
         [
-            models.PointStruct(id=1, vector=full),
-            models.PointStruct(id=2, vector={"b": [6, 7]}),
-            models.PointStruct(id=3, vector={}),
+            PointStruct(id=1, vector=full),
+            PointStruct(id=2, vector={"b": [6, 7]}),
+            PointStruct(id=3, vector={}),
         ],
     )
     one, two, three = client.scroll(name, with_vectors=True)[0]
@@ -42,7 +46,7 @@ def test_many_vectors_of_every_kind_on_one_point(client: QdrantClient, name: str
 
 def test_the_unnamed_vector_comes_back_bare(client: QdrantClient, name: str) -> None:
     client.create_collection(name, vectors_config=params(2))
-    client.upsert(name, [models.PointStruct(id=1, vector=[0.1, -0.0]), models.PointStruct(id=2, vector={})])
+    client.upsert(name, [PointStruct(id=1, vector=[0.1, -0.0]), PointStruct(id=2, vector={})])
     one, two = client.scroll(name, with_vectors=True)[0]
     assert isinstance(one.vector, list)
     assert struct.pack("<2f", *one.vector) == struct.pack("<2f", 0.1, -0.0)
@@ -51,7 +55,7 @@ def test_the_unnamed_vector_comes_back_bare(client: QdrantClient, name: str) -> 
 
 def test_cosine_vectors_are_stored_normalised(client: QdrantClient, name: str) -> None:
     client.create_collection(name, vectors_config=params(2, models.Distance.COSINE))
-    client.upsert(name, [models.PointStruct(id=1, vector=[3, 4])])
+    client.upsert(name, [PointStruct(id=1, vector=[3, 4])])
     vector = client.retrieve(name, [1], with_vectors=True)[0].vector
     assert vector == pytest.approx([0.6, 0.8], abs=1e-6)
 
@@ -64,7 +68,7 @@ def test_small_datatypes_round_as_the_engine_does(client: QdrantClient, name: st
             "byte": params(3, datatype=models.Datatype.UINT8),
         },
     )
-    client.upsert(name, [models.PointStruct(id=1, vector={"half": [0.1, 2], "byte": [0, 7, 255]})])
+    client.upsert(name, [PointStruct(id=1, vector={"half": [0.1, 2], "byte": [0, 7, 255]})])
     vector = client.retrieve(name, [1], with_vectors=True)[0].vector
     assert vector == {"half": [float(np.float16(0.1)), 2.0], "byte": [0, 7, 255]}
 
@@ -82,7 +86,7 @@ def test_every_metric_scores_and_orders(
     client: QdrantClient, name: str, distance: models.Distance, scores: dict[int, float]
 ) -> None:
     client.create_collection(name, vectors_config=params(2, distance))
-    client.upsert(name, [models.PointStruct(id=1, vector=[2, 0]), models.PointStruct(id=2, vector=[0, 3])])
+    client.upsert(name, [PointStruct(id=1, vector=[2, 0]), PointStruct(id=2, vector=[0, 3])])
     found = client.query_points(name, query=[1.0, 0.0], search_params=models.SearchParams(exact=True)).points
     assert [point.id for point in found] == [1, 2]
     assert {point.id: point.score for point in found} == pytest.approx(scores, abs=1e-6)
