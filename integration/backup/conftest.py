@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "backup"), str(Path(__file__).parent)]
 
-from fault_proxy import FaultProxy
+from fault_proxy import FaultProxy  # noqa: E402 - found on the path above
 
 NAMES = (f"p{number}" for number in itertools.count(1))
 
@@ -104,5 +104,7 @@ def store_at(s3_server: tuple[str, int]) -> Callable[..., str]:
 
 @pytest.fixture
 def points(request: pytest.FixtureRequest) -> int:
-    """How many seeded points to kill at: 10, or 50 with --slow."""
-    return 50 if request.config.getoption("--slow", default=False) or os.environ.get("BACKUP_SLOW") else 10
+    """How many seeded points to kill at: 10, or 50 with --slow, or BACKUP_KILL_POINTS."""
+    if given := os.environ.get("BACKUP_KILL_POINTS"):
+        return int(given)
+    return 50 if request.config.getoption("--slow", default=False) else 10

@@ -49,7 +49,7 @@ class FaultProxy:
             def handle_one(self) -> None:
                 proxy.handle(self)
 
-            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_one
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_one  # noqa: N815 - the names it looks for
 
             def handle_expect_100(self) -> bool:
                 self.send_response_only(100)

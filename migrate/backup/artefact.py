@@ -160,7 +160,7 @@ def _and_last(chunks: Iterable[bytes]) -> Iterator[bytes | None]:
 
 
 def read_file(path: Path) -> Iterator[bytes]:
-    """Yield a private file in pieces of 1 MiB."""
+    """Yield a private file in pieces of 256 KiB."""
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk

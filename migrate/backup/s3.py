@@ -153,7 +153,7 @@ class S3Store:
 
         return (patience or self.patience).call(once)
 
-    def body_options(self, body: bytes | bytearray) -> dict[str, Any]:
+    def body_options(self, body: bytes) -> dict[str, Any]:
         """Return what goes with every body that is sent: its MD5, where the service takes one."""
         if not self._preset.content_md5:
             return {}

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# 8 MiB: S3 wants at least 5; one being filled and two on their way are 24 MB of memory.
-PART_BYTES = 8 << 20
+# 6 MiB: S3 wants at least 5. One being filled, one being joined and two on their way are 24 MiB of memory.
+PART_BYTES = 6 << 20
 _MAX_PARTS = 10_000
 
 
@@ -38,7 +38,7 @@ class S3Upload:
         key: str,
         *,
         patience: Patience,
-        body_options: Callable[[bytes | bytearray], dict[str, Any]],
+        body_options: Callable[[bytes], dict[str, Any]],
         object_options: dict[str, Any],
         size_bound: int,
         parallel: int,
@@ -49,12 +49,13 @@ class S3Upload:
         self._object_options = object_options
         self._part_bytes = part_size(size_bound)
         self._parallel = parallel
-        self._buffer = bytearray()
+        self._chunks: list[bytes | memoryview] = []
+        self._filled = 0
         self._size = 0
         self._upload_id: str | None = None
         self._parts: dict[int, str] = {}
         self._next = 1
-        self._queue: queue.Queue[tuple[int, bytearray] | None] = queue.Queue()
+        self._queue: queue.Queue[tuple[int, bytes] | None] = queue.Queue()
         # A slot is one part in memory beside the one being filled.
         self._slots = threading.BoundedSemaphore(parallel)
         self._threads: list[threading.Thread] = []
@@ -63,16 +64,17 @@ class S3Upload:
     def write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
-            room = self._part_bytes - len(self._buffer)
-            self._buffer += view[:room]
-            view = view[room:]
-            if len(self._buffer) == self._part_bytes and len(view):
+            if self._filled == self._part_bytes:
                 self._hand_over()
+            piece = view[: self._part_bytes - self._filled]
+            self._chunks.append(piece)
+            self._filled += len(piece)
+            view = view[len(piece) :]
         self._size += len(data)
 
     def commit(self) -> None:
         if self._upload_id is None:
-            body: Any = self._buffer  # boto3 sends a bytearray as it is; its stubs do not say so
+            body = self._take()
             self._call(
                 "put",
                 lambda: self._client.put_object(
@@ -126,9 +128,15 @@ class S3Upload:
         while not self._slots.acquire(timeout=0.5):
             self._patience.check()
         self._raise_error()
-        part, self._buffer = self._buffer, bytearray()
-        self._queue.put((self._next, part))
+        self._queue.put((self._next, self._take()))
         self._next += 1
+
+    def _take(self) -> bytes:
+        """Return what was gathered, as bytes: boto3 makes a copy of a bytearray for each request."""
+        part = b"".join(self._chunks)
+        self._chunks.clear()
+        self._filled = 0
+        return part
 
     def _work(self) -> None:
         while (item := self._queue.get()) is not None:
@@ -144,7 +152,7 @@ class S3Upload:
                 del item, body
                 self._slots.release()
 
-    def _send(self, number: int, body: Any) -> str:
+    def _send(self, number: int, body: bytes) -> str:
         upload_id = self._upload_id or ""
         answer = self._call(
             "upload part",

@@ -24,16 +24,16 @@ def main() -> int:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
     # Everything that will be imported is imported first, so that all steps are the command's own.
     import boto3
-    import cryptography.hazmat.primitives.ciphers.aead
-    import isal.isal_zlib
     from backup_cli import main as command
 
+    import migrate.backup.codecs
     import migrate.backup.drill
     import migrate.backup.manager
     import migrate.backup.s3
     import migrate.backup.sealing
-    import migrate.backup.swap  # noqa: F401
+    import migrate.backup.swap
 
+    migrate.backup.codecs.library("isal.isal_zlib")
     boto3.client("s3", region_name="us-east-1").close()
     seen = 0
 
