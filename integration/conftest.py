@@ -1,0 +1,67 @@
+"""Shared by all tests on real engines: `--slow`, and Postgres servers of their own.
+
+Where a server cannot be had the test is skipped; with CI=true that is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `integration` is no installed package
+
+from integration.support.servers import Database, Postgres, a_server  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run the long tests (many seeded crashes)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
+def _server(folder: Path, version: int) -> Iterator[Postgres]:
+    try:
+        server = a_server(folder, version)
+    except Exception as exc:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"no embedded Postgres {version} here: {exc}")
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """One Postgres 18 for all tests; they get a database each."""
+    yield from _server(tmp_path_factory.mktemp("postgres") / "18", 18)
+
+
+@pytest.fixture(scope="session")
+def postgres16(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """One Postgres 16, for what depends on the version."""
+    yield from _server(tmp_path_factory.mktemp("postgres") / "16", 16)
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[Database]:
+    """An empty database that has pgvector."""
+    with postgres.database() as made:
+        yield made
+
+
+@pytest.fixture
+def bare_database(postgres: Postgres) -> Iterator[Database]:
+    """An empty database in which no extension was created."""
+    with postgres.database(vector=False) as made:
+        yield made
