@@ -44,6 +44,7 @@ class Request:
     upgrade: bool = False
     into_existing: bool = False
     auto_setup: bool | str = False
+    backup: str | None = None
 
     def check(self) -> None:
         """Raise ConfigError for a value that no run can use."""
@@ -129,7 +130,7 @@ def understand(source: Source, wishes: Wishes) -> tuple[Layout, Reading]:
 class _NotLookedAt:
     """Stands for a target that a dry run must not start."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings | _ToBeSetUp) -> None:
         self._settings = settings
 
     def describe(self) -> str:
@@ -179,12 +180,15 @@ def run(
     request.check()
     watching = observer or Silent()
     with Reach(watching) as reach:
-        goal = config.parse(target)
+        goal = _goal(target, request, watching)
         module = backends.load(goal.type)
         opened, plan, options = _prepared(reach, source, str(goal), request)
         if request.dry_run and isinstance(goal, PostgresSettings) and goal.embedded is not None:
             store: Any = _NotLookedAt(goal)
+        elif isinstance(goal, _ToBeSetUp):
+            store = _NotLookedAt(goal)
         else:
+            _back_up(request, source, goal)
             goal = reach.settings(goal, create=True)
             store = reach.target(goal, options)
         migration = Run(
@@ -199,6 +203,47 @@ def run(
             stop=stop,
         )
         return _reported(migration)
+
+
+@dataclass(frozen=True, slots=True)
+class _ToBeSetUp:
+    """A target that a real run would set up; a dry run only names it."""
+
+    type: str
+
+    def __str__(self) -> str:
+        return f"a {self.type} that will be set up"
+
+
+def _goal(target: Endpoint, request: Request, observer: Observer) -> Any:
+    """Return the target's settings, setting the target up first where that was asked for."""
+    how = request.auto_setup or config.wants_auto_setup(target)
+    if not how:
+        return config.parse(target)
+    kind, address = config.kind_and_address(target)
+    if request.dry_run:
+        return config.parse(target) if address else _ToBeSetUp(kind)
+    # The engine itself knows nothing of provisioners: here a wish of the user's is carried out.
+    from provisioners import auto_setup
+
+    made = auto_setup(kind, how if isinstance(how, str) else None, observer.say, url=address)
+    return config.with_address(target, kind, made.url, made.api_key, made.grpc_port)
+
+
+def _back_up(request: Request, source: Endpoint, goal: Settings) -> None:
+    """Take a backup of every SQLite file that the run reads or writes, where one was asked for."""
+    if request.backup is None:
+        return
+    from migrate.backup import backup_before
+
+    origin = config.parse(source)
+    files = [s.path for s in (origin, goal) if isinstance(s, SqliteSettings) and s.path.exists()]
+    if not files:
+        raise ConfigError(
+            "there is no SQLite file to back up", hint="--backup is for SQLite sources and targets"
+        )
+    for path in files:
+        backup_before(path, request.backup)
 
 
 def audit(

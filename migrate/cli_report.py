@@ -174,7 +174,7 @@ def _summary(report: Report, page: Page) -> list[str]:
     tables = count_text(len(report.tables), "table")
     if report.dry_run:
         lines = [f"{count_text(report.total_rows, 'row')} in {tables} read in {took}; nothing was written"]
-        return lines + _estimate(report.estimate)
+        return [part for line in lines + _estimate(report.estimate) for part in page.wrapped(line)]
     if not report.tables:
         return []
     written = sum(t.rows_written for t in report.tables)
@@ -184,7 +184,7 @@ def _summary(report: Report, page: Page) -> list[str]:
         parts.append(f"{count_text(written, 'row')} copied at {written / copy_s:,.0f} rows/s")
     if report.resumed:
         parts.append("an earlier run was continued")
-    return ["; ".join(parts), _verdict(report, page)]
+    return [*page.wrapped("; ".join(parts)), _verdict(report, page)]
 
 
 _HOW = {"full": "every row compared", "sample": "a sample of rows compared", "counts": "rows counted"}

@@ -166,6 +166,37 @@ def wants_auto_setup(endpoint: Endpoint) -> bool | str:
     return value if isinstance(value, str) else bool(value)
 
 
+def kind_and_address(endpoint: Endpoint) -> tuple[str, str | None]:
+    """Return the type of store that an endpoint names, and its address where it gives one."""
+    if isinstance(endpoint, Mapping):
+        data = {_ALIASES.get(k, k): v for k, v in endpoint.items() if v is not None}
+        kind = str(data.get("type", ""))
+        address = data.get("connection_string") or data.get("url")
+        return _TYPE_NAMES.get(kind, kind), str(address) if address else None
+    text = str(endpoint)
+    scheme, _, rest = text.partition(":")
+    kind = _TYPE_NAMES.get(scheme.partition("+")[0], scheme.partition("+")[0])
+    bare = not rest.strip("/") or rest.startswith("?")
+    if kind not in ("postgres", "qdrant"):
+        raise ConfigError(f"{mask(text)} cannot be set up", hint="auto-setup makes postgres or qdrant")
+    return kind, None if bare else text
+
+
+def with_address(
+    endpoint: Endpoint, kind: str, url: str, api_key: str | None = None, grpc_port: int | None = None
+) -> Settings:
+    """Return an endpoint's settings with the address of a store that was just set up."""
+    given = {_ALIASES.get(k, k): v for k, v in endpoint.items()} if isinstance(endpoint, Mapping) else {}
+    if isinstance(endpoint, str):
+        given = _split_query(endpoint)[1]
+    if kind == "postgres":
+        return _postgres(url, given.get("schema"), None)
+    kept = {k: given[k] for k in ("prefix", "sidecar") if given.get(k)}
+    if url.startswith("qdrant:"):
+        return _qdrant({**kept, "path": url.removeprefix("qdrant:")})
+    return _qdrant({**kept, "url": url, "api_key": api_key, "grpc_port": grpc_port})
+
+
 def _from_dict(given: Mapping[str, Any]) -> Settings:
     data = {_ALIASES.get(k, k): v for k, v in given.items() if v is not None}
     kind = str(data.pop("type", ""))

@@ -8,7 +8,7 @@ calls into C and looks at single cells only where that look was not enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, Protocol
@@ -282,6 +282,7 @@ class Fit:
               columns): where one does not fit, the whole row is kept beside.
     problems: what does not fit of the table itself (a name that is too long).
     types:    the target's type of each column, for a plan.
+    whole_rows: finds rows that do not fit as a whole, each `Found` without a column.
     keyed:    whether rows have a key by which an exact cell finds its row.
     """
 
@@ -293,6 +294,7 @@ class Fit:
     notes: tuple[str, ...] = ()
     keyed: bool = True
     types: tuple[tuple[str, str], ...] = ()
+    whole_rows: Callable[[Sequence[Sequence[Any]]], Iterator[Found]] | None = None
 
     def check(self, columns: Sequence[Sequence[Any]]) -> list[Found]:
         """Return what does not fit of rows given as columns; an empty list is the usual answer."""
@@ -302,6 +304,8 @@ class Fit:
             if at in self.not_null and None in cells:
                 reason = "NULL in a key" if at in self.key else "NULL where the column allows none"
                 found += (Found(i, at, reason) for i, cell in enumerate(cells) if cell is None)
+        if self.whole_rows is not None:
+            found += self.whole_rows(columns)
         return found
 
     def split(self, rows: Sequence[Row], found: Sequence[Found]) -> tuple[list[Row], list[ExactCell]]:
@@ -314,7 +318,7 @@ class Fit:
         whole: set[int] = set()
         for i, ours in by_row.items():
             row = rows[i]
-            if not self.keyed or any(f.column in self.key for f in ours):
+            if not self.keyed or any(f.column is None or f.column in self.key for f in ours):
                 reason = "; ".join(dict.fromkeys(f.reason for f in ours))
                 exact.append(ExactCell(self.table.name, None, None, reason, values.exact_row(kinds, row)))
                 whole.add(i)

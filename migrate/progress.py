@@ -64,13 +64,14 @@ class Lines:
             self._write(self._line(phase, table, done, total, now - self._since))
 
     def _line(self, phase: str, table: str, done: int, total: int, seconds: float) -> str:
-        text = f"{phase} {table}: {done:,} of {total:,}{_UNITS.get(phase, '')}"
+        unit = _UNITS.get(phase, "")
+        text = f"{phase} {table}: {done:,} of {total:,}{unit}"
         if total:
             text += f" ({100 * done // total} %)"
         fresh = done - self._first
         if fresh > 0 and seconds > 0:
             left = (total - done) * seconds / fresh
-            text += f", {rate_text(fresh, seconds)}/s, about {left:,.0f} s left"
+            text += f", {rate_text(fresh, seconds)}{unit}/s, about {left:,.0f} s left"
         return text
 
     def _write(self, text: str) -> None:

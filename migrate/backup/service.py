@@ -147,16 +147,16 @@ class Service:
         if not created.unchanged:
             metrics.size_bytes, metrics.raw_bytes = created.uploaded, created.manifest.size
         log.info("%s %s", created.id, "unchanged, nothing uploaded" if created.unchanged else "done")
-        if self._lease is not None:
-            self._lease.check()
-        manager.prune()
-        self._drill()
-        self._beat()
         if manager.on_success:
             try:
                 manager.on_success(created)
             except Exception:
                 log.exception("on_success failed")
+        if self._lease is not None:
+            self._lease.check()
+        manager.prune()
+        self._drill()
+        self._beat()
 
     def _drill(self) -> None:
         every = self._settings.verify_every_s

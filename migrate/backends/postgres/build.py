@@ -12,7 +12,7 @@ import psycopg
 from migrate.backends.base import Phase, Step
 from migrate.backends.postgres import ddl
 from migrate.backends.postgres.connect import qualified
-from migrate.backends.postgres.names import fitting, fitting_column, ident, translating
+from migrate.backends.postgres.names import fitting, fitting_column, ident, placed, translating
 from migrate.backends.postgres.types import columns_here
 from migrate.errors import BackendError, TransientError
 from migrate.schema import Column, Kind, Table
@@ -41,7 +41,7 @@ def steps(target: PostgresTarget, tables: Sequence[Table]) -> list[Step]:
             continue
         if table.key:
             name, sql = ddl.primary_key(table, target.server)
-            if (table.name, "p") not in standing.keyed:
+            if (fitting(table.name), "p") not in standing.keyed:
                 found.append(
                     Step(
                         table.name, "primary key", Phase.KEY, partial(_primary_key, target, table, name, sql)
@@ -172,7 +172,7 @@ def _sequence(target: PostgresTarget, table: Table, column: Column, progress: Pr
     relation, name = target.at(fitting(table.name)), ident(fitting_column(column.name))
     with target.transaction("set a sequence", table=table.name) as db:
         row = db.execute(
-            f"SELECT pg_catalog.pg_get_serial_sequence(%s, %s), (SELECT max({name}) FROM {relation})",
+            placed(f"SELECT pg_catalog.pg_get_serial_sequence(?, ?), (SELECT max({name}) FROM {relation})"),
             (relation, fitting_column(column.name)),
         ).fetchone()
         if row is None or row[0] is None:

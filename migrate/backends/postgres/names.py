@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -54,6 +55,15 @@ def fitting(name: str) -> str:
 def fitting_column(name: str) -> str:
     """Return a column name that Postgres takes."""
     return fitting(name if name not in _SYSTEM_COLUMNS else f"{name}_" + "x" * MAX_NAME)
+
+
+def placed(sql: str) -> str:
+    """Turn `?` placeholders into psycopg's, leaving quoted identifiers as they are."""
+
+    def one(found: re.Match[str]) -> str:
+        return "%s" if found[0] == "?" else found[0].replace("%", "%%")
+
+    return re.sub(r'"(?:[^"]|"")*"|[?%]', one, sql)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from migrate import values
 from migrate.backends.postgres import wire
 from migrate.backends.postgres.connect import Connection, connect, local_settings, look_at, qualified
 from migrate.backends.postgres.introspect import Stored, read_schema
-from migrate.backends.postgres.names import fitting_column, ident, translating
+from migrate.backends.postgres.names import fitting_column, ident, placed, translating
 from migrate.backends.sqlbooks import Books, restore
 from migrate.batch import Batch, Cursor, Row
 from migrate.config import PostgresSettings
@@ -78,7 +78,7 @@ class PostgresSource:
         return qualified(self._server.schema, name)
 
     def _run(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        cursor = self._connection.execute(sql.replace("%", "%%").replace("?", "%s"), tuple(parameters))
+        cursor = self._connection.execute(placed(sql), tuple(parameters))
         return cursor.fetchall() if cursor.description else []
 
     def tables(self) -> list[Table]:
@@ -173,19 +173,18 @@ class PostgresSource:
     def _copy(
         self, table: Table, stored: Stored, leaf: tuple[str, str], size: int, after: str | None
     ) -> Iterator[tuple[list[Row], str]]:
-        here, wanted, codecs = self._here[table.name], [], []
-        for column in table.columns:
+        here = self._here[table.name]
+        wanted: list[str] = []
+        codecs: list[str] = []
+        absent = []  # columns beyond what a table may have: all their values are exact cells
+        for i, column in enumerate(table.columns):
             name = here[column.name]
             codec = stored.codecs.get(name)
-            if codec is None:  # beyond the columns of a table: all its values are exact cells
-                wanted.append("NULL::text")
-                codec = "text"
-            elif codec in ("cast", "timestamptz"):
-                wanted.append(f"{ident(name)}::text")
-                codec = "text" if codec == "cast" else codec
-            else:
-                wanted.append(ident(name))
-            codecs.append(codec)
+            if codec is None:
+                absent.append(i)
+                continue
+            wanted.append(f"{ident(name)}::text" if codec in ("cast", "timestamptz") else ident(name))
+            codecs.append("text" if codec == "cast" else codec)
         where = f" WHERE ctid > '{after}'::tid" if after is not None else ""
         sql = f"COPY (SELECT {', '.join([*wanted, 'ctid'])} FROM ONLY {qualified(*leaf)}{where}) TO STDOUT (FORMAT BINARY)"
         fields = len(wanted) + 1
@@ -196,6 +195,8 @@ class PostgresSource:
         ]
         for block in self._blocks(sql, fields, size, table.name):
             rows = wire.decode(block, codecs)
+            for i in absent:
+                rows = [(*row[:i], None, *row[i:]) for row in rows]
             if whole_at:
                 rows = [_whole_numbers(row, whole_at) for row in rows]
             yield rows, block.last_ctid(fields - 1)

@@ -22,7 +22,7 @@ from migrate.backends.postgres.connect import (
     look_at,
     qualified,
 )
-from migrate.backends.postgres.names import fitting, fitting_column, ident, literal, translating
+from migrate.backends.postgres.names import fitting, fitting_column, ident, literal, placed, translating
 from migrate.backends.postgres.source import NOW
 from migrate.backends.postgres.types import BINARY, columns_here
 from migrate.backends.sqlbooks import NAMES, Books, statements
@@ -105,7 +105,7 @@ class PostgresTarget:
         return qualified(self.server.schema, name)
 
     def _run(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        cursor = self.db.execute(sql.replace("%", "%%").replace("?", "%s"), tuple(parameters))
+        cursor = self.db.execute(placed(sql), tuple(parameters))
         return cursor.fetchall() if cursor.description else []
 
     @contextmanager
@@ -448,7 +448,7 @@ class PostgresTarget:
             names = [ident(n) for n in columns]
             target = self.at(fitting(table.name))
             if removed:
-                self._remove(db, table, target, removed)
+                self._remove(table, target, removed)
             if rows:
                 db.execute(
                     f"CREATE TEMP TABLE memlift_staged ON COMMIT DROP AS SELECT {', '.join(names)} FROM {target} LIMIT 0"
@@ -477,7 +477,7 @@ class PostgresTarget:
             f"UPDATE SET {change}" if change else "NOTHING"
         )
 
-    def _remove(self, db: Connection, table: Table, target: str, removed: Sequence[Row]) -> None:
+    def _remove(self, table: Table, target: str, removed: Sequence[Row]) -> None:
         here = {
             c.name: there for c, there in zip(table.columns, columns_here(table, self._options), strict=True)
         }
@@ -487,7 +487,7 @@ class PostgresTarget:
             there = here[name]
             if there is not None:
                 kind = there.sql(self.server.vector_schema).split(" COLLATE ")[0]
-                tests.append(f"{ident(there.name)} IS NOT DISTINCT FROM %s::text::{kind}")
+                tests.append(f"{ident(there.name)} IS NOT DISTINCT FROM ?::text::{kind}")
                 codecs.append(there.codec)
                 at.append(i)
         where = " AND ".join(tests)
@@ -495,7 +495,7 @@ class PostgresTarget:
         if not table.key:
             sql = f"DELETE FROM {target} WHERE ctid = (SELECT ctid FROM {target} WHERE {where} LIMIT 1)"
         for row in removed:
-            db.execute(sql, [wire.plain_text(c, row[i]) for c, i in zip(codecs, at, strict=True)])
+            self._run(sql, [wire.plain_text(c, row[i]) for c, i in zip(codecs, at, strict=True)])
 
     # --- after rows -----------------------------------------------------------
 

@@ -15,6 +15,9 @@ from migrate.schema import Column, Kind, Table, affinity
 
 MAX_COLUMNS = 1600
 MAX_DIM = 16_000  # of vector and halfvec (https://github.com/pgvector/pgvector#reference)
+MAX_ROW_BYTES = 8160  # of a page of 8 kB; long values are kept elsewhere, behind a pointer
+_POINTER_BYTES = 18
+_WIDE = 400  # with fewer columns no row can be too wide
 MAX_KEY_BYTES = 2600  # a btree entry holds 2,704 bytes (a third of a page)
 
 # How cells travel in a binary COPY; "text" kinds of other types need a text COPY.
@@ -212,4 +215,19 @@ def fit(table: Table, options: Options) -> Fit:
         tuple(notes),
         keyed=bool(table.key),
         types=types,
+        whole_rows=too_wide if len(here) > _WIDE else None,
     )
+
+
+def too_wide(columns: Sequence[Sequence[Any]]) -> Iterator[Found]:
+    """Find rows that no page holds, even with every text and blob moved out of line."""
+    fixed = 24 + len(columns) // 8
+    for i, row in enumerate(zip(*columns, strict=True)):
+        size = fixed
+        for cell in row:
+            if isinstance(cell, (str, bytes)):
+                size += min(len(cell) + 4, _POINTER_BYTES)
+            elif cell is not None:
+                size += 8
+        if size > MAX_ROW_BYTES:
+            yield Found(i, None, f"a row of {size} bytes; a page of Postgres holds {MAX_ROW_BYTES}")
