@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import threading
 import time
@@ -122,10 +124,19 @@ class Bars:
             total=total,
             unit=_UNITS.get(phase, ""),
             unit_scale=total >= 100_000,
-            dynamic_ncols=True,
+            ncols=self._width(),
+            nrows=20,  # else tqdm asks the terminal, which may say 0 and would get no bar
             leave=False,
             file=self._stream,
         )
+
+    def _width(self) -> int:
+        try:
+            found = os.get_terminal_size(self._stream.fileno()).columns
+        except OSError:
+            found = 0
+        # Terminals that nobody has told their size say 0, and tqdm would draw nothing then.
+        return (found or shutil.get_terminal_size((100, 24)).columns) - 1
 
     def _end(self) -> None:
         if self._bar is not None:
