@@ -97,7 +97,8 @@ class Service:
                 continue
             failures = 0
             # What an outage or a long run has missed is left out, not caught up with.
-            due = max(due + self._settings.interval_s, time.monotonic())
+            now, interval = time.monotonic(), self._settings.interval_s
+            due = due + interval if due + interval > now else now + interval
             self._stop.wait(due - time.monotonic())
         if self._lease is not None:
             self._lease.release()

@@ -105,13 +105,17 @@ def _reading(path: Path) -> Iterator[None]:
         name = getattr(exc, "sqlite_errorname", "") or ""
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             raise TransientError(f"the database is locked: {exc}", path=str(path)) from exc
-        if name.startswith("SQLITE_FULL"):
+        if name.startswith(("SQLITE_FULL", "SQLITE_IOERR_WRITE")):
             raise BackendError(f"disk full: {exc}", hint="make room, or give another --workdir") from exc
         if name.startswith("SQLITE_CORRUPT"):
             raise VerifyError(
                 f"the database is damaged: {exc}", path=str(path), hint="restore an earlier backup"
             ) from exc
         raise ConfigError(f"cannot read the database: {exc}", path=str(path)) from exc
+    except OSError as exc:
+        raise BackendError(
+            f"cannot copy: {exc.strerror}", hint="make room, or give another --workdir"
+        ) from exc
 
 
 class _Copier:
@@ -142,7 +146,7 @@ class _Copier:
             return self._locked()
         except sqlite3.OperationalError as exc:
             name = getattr(exc, "sqlite_errorname", "") or ""
-            if not name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR")):
+            if not name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
                 raise
             self.copy.unlink(missing_ok=True)
             return self._recovered()
