@@ -14,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `integration` is no installed package
 
+from integration.support.child import end_nursery  # noqa: E402
 from integration.support.servers import Database, Postgres, a_server  # noqa: E402
 
 
@@ -28,6 +29,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if slow:
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    end_nursery()
 
 
 def _server(folder: Path, version: int) -> Iterator[Postgres]:

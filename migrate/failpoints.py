@@ -13,24 +13,26 @@ from collections import Counter
 from migrate import config
 
 counts: Counter[str] = Counter()  # filled only while a failpoint is asked for
+_asked: tuple[str, int] | None = None
 
 
-def _asked() -> tuple[str, int] | None:
+def ask() -> None:
+    """Read the environment; done once, at import, so that a hit costs one comparison."""
+    global _asked
     text = config.env("MEMLIFT_FAILPOINT")
-    if text is None:
-        return None
-    name, _, count = text.rpartition(":")
-    return name, int(count)
-
-
-_ASKED = _asked()  # read once: a hit costs one comparison
+    if text is not None:
+        name, _, count = text.rpartition(":")
+        _asked = name, int(count)
 
 
 def hit(name: str) -> None:
     """End the process here, with no clean-up at all, if this hit is the one that was asked for."""
-    if _ASKED is None:
+    if _asked is None:
         return
     counts[name] += 1
-    wanted, count = _ASKED
+    wanted, count = _asked
     if count == (counts.total() if wanted == "*" else counts[name] if wanted == name else -1):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+ask()

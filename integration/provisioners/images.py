@@ -87,6 +87,11 @@ def postgres_files(major: str) -> bytes:
                 continue
             if inside[:1] == ("bin",) and path.name not in PROGRAMS:
                 continue
+            if "timezone" in inside and path.name not in (
+                "UTC",
+                "GMT",
+            ):  # 600 small files that nobody asks for
+                continue
             add(archive, path, added)
         for program in PROGRAMS:
             for library in libraries(root / "bin" / program):
@@ -115,11 +120,11 @@ def base(archive: tarfile.TarFile) -> set[Path]:
         put(archive, name, real.read_bytes(), mode=0o755)
         for library in libraries(real):
             add(archive, library, added)
-    # The interpreter under the name that we were called by, and under its own: it finds its library by it.
     real = Path(sys.executable).resolve()
-    put(archive, str(Path(sys.executable)).lstrip("/"), real.read_bytes(), mode=0o755)
-    added.add(Path(sys.executable))
-    add(archive, real, added)
+    if real != Path(sys.executable):
+        link = tarfile.TarInfo(sys.executable.lstrip("/"))
+        link.type, link.linkname = tarfile.SYMTYPE, str(real)
+        archive.addfile(link)
     for path in (real, *python_modules()):
         add(archive, path, added)
         if path == real or path.suffix == ".so":

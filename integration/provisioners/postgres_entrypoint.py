@@ -15,7 +15,8 @@ DATA = os.environ["PGDATA"]
 USER = os.environ.get("POSTGRES_USER", "postgres")
 DATABASE = os.environ.get("POSTGRES_DB", USER)
 TMP = "/tmp"  # noqa: S108 - the container's own
-SOCKET = ["-c", f"unix_socket_directories={TMP}"]
+# fsync guards against a power cut alone, which no test has; without it a set-up is twice as fast.
+SOCKET = ["-c", f"unix_socket_directories={TMP}", "-c", "fsync=off"]
 
 
 def set_up() -> None:
@@ -40,7 +41,7 @@ def set_up() -> None:
     server.wait()
     if DATABASE != "postgres":
         subprocess.run(
-            ["postgres", "--single", "-D", DATA, "postgres"],
+            ["postgres", "--single", "-c", "fsync=off", "-D", DATA, "postgres"],
             input=command.encode(),
             check=True,
             stdout=subprocess.DEVNULL,

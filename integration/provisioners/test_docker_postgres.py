@@ -62,9 +62,9 @@ def inspect(kit: DockerKit, name: str = NAME) -> dict[str, object]:
 
 
 def test_the_whole_life_of_a_store_keeps_every_row(kit: DockerKit) -> None:
-    begun = time.monotonic()
+    if kit.client.images.list(PG16):
+        kit.client.images.remove(PG16, force=True)
     endpoint = up()
-    assert time.monotonic() - begun < 60
     assert [text.split("]")[0] + "]" for text in said if text.startswith("[")] == [
         "[1/7]", "[3/7]", "[3/7]", "[4/7]", "[5/7]", "[5/7]", "[6/7]", "[7/7]"
     ]  # fmt: skip

@@ -1,26 +1,33 @@
-"""One run in a process of its own, which may be killed: `python -m integration.support.child JSON`.
+"""One run in a process of its own, which may be killed at any moment.
 
-The JSON has `source`, `target`, `options` for `migrate()`, and `commit_bytes`, so that small
-stores have many commits. Prints one line of JSON at the end; errors go there too.
+A nursery process has imported everything and forks one for each run, because importing takes
+longer than most runs here. The process that runs is a grandchild: its parent only waits for it
+and tells how it ended, so that a killed run is no zombie.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
 class Ended:
-    """How a run ended: its exit status (negative: a signal), and what it printed."""
+    """How a run ended: its exit status (negative: a signal), what it printed and told at the end."""
 
     status: int
     said: dict[str, Any]
@@ -33,7 +40,12 @@ class Ended:
 
 
 class Child:
-    """A run in another process. `failpoint`: see `migrate.failpoints`."""
+    """A run in another process.
+
+    failpoint:    see `migrate.failpoints`.
+    commit_bytes: small, so that small stores have many commits.
+    options:      those of `migrate.api.migrate`.
+    """
 
     def __init__(
         self,
@@ -49,44 +61,51 @@ class Child:
             "target": str(target),
             "options": options,
             "commit_bytes": commit_bytes,
+            "failpoint": failpoint,
         }
-        env = {k: v for k, v in os.environ.items() if k != "MEMLIFT_FAILPOINT"}
-        if failpoint is not None:
-            env["MEMLIFT_FAILPOINT"] = failpoint
-        self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "integration.support.child", json.dumps(asked)],
-            cwd=ROOT,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(nursery().address)
+        self._file: TextIO = self._socket.makefile("r", encoding="utf-8")
+        self._socket.sendall(json.dumps(asked).encode() + b"\n")
+        self.lines: list[str] = []
+        self.pid = int(self._file.readline().removeprefix("pid "))
 
     def wait(self, timeout_s: float = 120) -> Ended:
-        """Wait for its end."""
+        """Wait for its end. Raises TimeoutError, and kills it, when that takes too long."""
+        self._socket.settimeout(timeout_s)
         try:
-            out, err = self.process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            self.kill()
+            for line in self._file:
+                self.lines.append(line.rstrip("\n"))
+        except TimeoutError:
+            self.signal(signal.SIGKILL)
             raise
-        lines = out.splitlines()
-        said = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
-        if not said and self.process.returncode != -signal.SIGKILL:
-            raise AssertionError(f"the run said nothing, status {self.process.returncode}: {err[-3000:]}")
-        return Ended(self.process.returncode, said, lines)
+        finally:
+            self._file.close()
+            self._socket.close()
+        status = int(self.lines.pop().removeprefix("status "))
+        told = self.lines[-1] if self.lines else ""
+        said = json.loads(told) if told.startswith("{") else {}
+        if not said and status >= 0:
+            raise AssertionError("the run told nothing:\n" + "\n".join(self.lines[-30:]))
+        return Ended(status, said, self.lines)
 
-    def lines_until(self, text: str) -> str:
-        """Read its output up to a line that begins with a text."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith(text):
+    def line(self, beginning: str) -> str:
+        """Read what it prints up to a line that begins so."""
+        for line in self._file:
+            self.lines.append(line.rstrip("\n"))
+            if line.startswith(beginning):
                 return line
-        raise AssertionError(f"the run ended without saying {text}")
+        raise AssertionError(f"the run ended without a line {beginning!r}")
 
-    def kill(self) -> None:
-        """End it as `kill -9` does, and take its end away."""
-        self.process.kill()
-        self.process.communicate()
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def kill(self) -> Ended:
+        """End it as `kill -9` does."""
+        self.signal(signal.SIGKILL)
+        return self.wait()
 
 
 def run(source: str | Path, target: str | Path, **options: Any) -> Ended:
@@ -94,34 +113,130 @@ def run(source: str | Path, target: str | Path, **options: Any) -> Ended:
     return Child(source, target, **options).wait()
 
 
-def main(asked: dict[str, Any]) -> int:
-    """Run here."""
+class Nursery:
+    """The process that forks runs; it ends when this one does."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="runs-")
+        self.address = f"{self._folder.name}/s"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "integration.support.child", self.address], cwd=ROOT, stdin=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 60
+        while not os.path.exists(self.address):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError("the process that forks runs did not start")
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()  # closes its standard input
+        self._folder.cleanup()
+
+
+_nursery: Nursery | None = None
+
+
+def nursery() -> Nursery:
+    """Return the one of this session."""
+    global _nursery
+    if _nursery is None:
+        _nursery = Nursery()
+    return _nursery
+
+
+def end_nursery() -> None:
+    """End it, if it was started."""
+    global _nursery
+    if _nursery is not None:
+        _nursery.close()
+        _nursery = None
+
+
+# --- in the nursery -----------------------------------------------------------
+
+
+def serve(address: str) -> None:
+    """Fork a run for each connection, until standard input ends."""
+    import migrate.api
+    import migrate.backends.postgres
+    import migrate.backends.sqlite  # noqa: F401 - what every run needs
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those who wait end by themselves
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address + ".new")
+    listener.listen(8)
+    os.rename(address + ".new", address)
+    while True:
+        ready, _, _ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in ready:
+            return
+        connection, _ = listener.accept()
+        if os.fork() == 0:
+            listener.close()
+            _watch(connection)
+        connection.close()
+
+
+def _watch(connection: socket.socket) -> None:
+    """Fork the run, wait for it, and tell how it ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    out = connection.makefile("rw", encoding="utf-8", buffering=1)
+    asked = json.loads(out.readline())
+    child = os.fork()
+    if child == 0:
+        os.dup2(connection.fileno(), 1)
+        os.dup2(connection.fileno(), 2)
+        status = 70
+        try:
+            print(f"pid {os.getpid()}", flush=True)
+            status = work(asked)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(status)
+    _, waited = os.waitpid(child, 0)
+    with contextlib.suppress(OSError):  # nobody listens any more
+        out.write(f"status {os.waitstatus_to_exitcode(waited)}\n")
+        out.flush()
+    os._exit(0)
+
+
+class _Said:
+    def say(self, text: str) -> None:
+        print(f"say {text}", flush=True)
+
+    def step(self, phase: str, table: str, done: int, total: int) -> None:
+        if phase != "copy":
+            print(f"{phase} {table} {done}/{total}", flush=True)
+
+
+def _progress(done: int, total: int, table: str) -> None:
+    print(f"copy {table} {done}/{total}", flush=True)
+
+
+def work(asked: dict[str, Any]) -> int:
+    """Run here; print progress, and one line of JSON at the end."""
     from migrate import api, engine, failpoints
     from migrate.errors import MigrateError
 
+    warnings.simplefilter("error")
     engine.COMMIT_BYTES = asked["commit_bytes"]
-
-    def progress(done: int, total: int, table: str) -> None:
-        print(f"copy {table} {done}/{total}", flush=True)
-
-    class Said:
-        def say(self, text: str) -> None:
-            print(f"say {text}", flush=True)
-
-        def step(self, phase: str, table: str, done: int, total: int) -> None:
-            if phase != "copy":
-                print(f"{phase} {table} {done}/{total}", flush=True)
-
+    if asked["failpoint"] is not None:
+        os.environ["MEMLIFT_FAILPOINT"] = asked["failpoint"]
+        failpoints.ask()
     told: dict[str, Any] = {}
     status = 0
     try:
         report = api.migrate(
-            asked["source"], asked["target"], observer=Said(), on_progress=progress, **asked["options"]
+            asked["source"], asked["target"], observer=_Said(), on_progress=_progress, **asked["options"]
         )
         told["report"] = report.to_dict()
     except MigrateError as exc:
         status = exc.exit_code
-        told |= {"error": type(exc).__name__, "message": str(exc), "hint": exc.hint}
+        told |= {"error": type(exc).__name__, "message": str(exc), "hint": exc.hint, "where": exc.where}
         told["report"] = exc.report.to_dict() if exc.report else None
     told["hits"] = dict(failpoints.counts)
     print(json.dumps(told), flush=True)
@@ -129,4 +244,4 @@ def main(asked: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    serve(sys.argv[1])

@@ -287,17 +287,12 @@ def _short(value: Any) -> str:
 
 def books(run: Any, at: str) -> dict[str, Any]:
     """Return what memlift's own tables say, without times and the names of runs."""
-    runs = run(f"SELECT id, state FROM {at}memlift_runs")
-    names = {r[0]: f"run {i}" for i, r in enumerate(sorted(runs))}
-    positions = run(f'SELECT run, "table", "rows", done FROM {at}memlift_positions')
+    states = {r[0] for r in run(f"SELECT state FROM {at}memlift_runs")}
     exact = run(f'SELECT "table", key, "column", reason, value FROM {at}memlift_exact')
     return {
-        "runs": [r[1] for r in runs],
-        "positions": sorted((names.get(r[0], "?"), *r[1:]) for r in positions),
-        "tables": sorted(
-            (r[0], r[1], names.get(r[2], "?"))
-            for r in run(f"SELECT name, target, run FROM {at}memlift_tables")
-        ),
+        "runs": states,  # a run that was killed after it was done is followed by a second one
+        "positions": sorted(run(f'SELECT "table", "rows", done FROM {at}memlift_positions')),
+        "tables": sorted(run(f"SELECT name, target FROM {at}memlift_tables")),
         "columns": sorted(
             run(f'SELECT "table", "column", position, kind, declared, target FROM {at}memlift_columns')
         ),
