@@ -176,7 +176,7 @@ class DockerStore(OwnedContainer):
         except BaseException:
             self._undo(made, volume if is_new else None)
             if is_new:
-                saved.forget(self.container_name)
+                self.access.forget({fingerprint(self.access.entry()["password"])})
             raise
 
     def _undo(self, made: str | None, volume: Volume | None) -> None:
@@ -247,6 +247,7 @@ class DockerStore(OwnedContainer):
             digest=image.digest,
             major=major,
             engine=self.engine.address,
+            engine_id=self.engine.id,
             ports=self._ports(),
         )
         limits = services.limits_for(self.service, self.engine.memory, self.options.memory)

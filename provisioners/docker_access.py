@@ -35,8 +35,28 @@ class Access:
         return entry
 
     def renew(self) -> saved.Entry:
-        """Save new secrets for a new store: its password, and one for the very first login."""
-        return self.update(password=secrets.token_urlsafe(32), first_password=secrets.token_urlsafe(32))
+        """Save new secrets for a new store: its password, and one for the very first login.
+
+        The old password is kept: its data may live on another engine, or on another volume.
+        """
+        old = self.entry()
+        kept = dict(old.get("old", {}))
+        if password := old.get("password"):
+            kept[fingerprint(password)] = password
+        first = secrets.token_urlsafe(32)
+        return self.update(password=secrets.token_urlsafe(32), first_password=first, old=kept or None)
+
+    def forget(self, prints: set[str]) -> None:
+        """Forget the passwords with these fingerprints; the whole entry where none is left."""
+        entry = self.entry()
+        old = {key: value for key, value in entry.get("old", {}).items() if key not in prints}
+        password = entry.get("password")
+        if password and fingerprint(password) not in prints:
+            self.update(old=old or None)
+        elif old:
+            self.update(password=None, first_password=None, url=None, old=old)
+        else:
+            saved.forget(self._key)
 
     def check(self, found: Container | Volume) -> saved.Entry:
         """Return the saved entry that opens an existing container or volume of ours.
@@ -47,6 +67,11 @@ class Access:
         password, print_ = entry.get("password"), found.labels.get("memlift.secret")
         if password and print_ in (None, fingerprint(password)):
             return entry
+        if print_ is not None and (known := entry.get("old", {}).get(print_)):
+            old = {key: value for key, value in entry["old"].items() if key != print_}
+            if password:
+                old[fingerprint(password)] = password
+            return self.update(password=known, first_password=None, ports=None, old=old or None)
         if self._service.kind == "qdrant" and isinstance(found, Volume):
             return entry if password else self.renew()  # a key is not in the data: a new one is as good
         what = "container" if isinstance(found, Container) else "volume"

@@ -56,7 +56,13 @@ class DockerEngine:
         self.bind = bind
         self.local = local
         self.address = address
+        self.id = str(info.get("ID") or address)
         self.memory = int(info.get("MemTotal") or 0)
+        # A rootless engine without cgroups v2 cannot limit, and would refuse or warn.
+        self._limits = {
+            option: info.get(flag) is not False
+            for option, flag in (("mem_limit", "MemoryLimit"), ("pids_limit", "PidsLimit"))
+        }
         self._log_driver = str(info.get("LoggingDriver") or "")
 
     def container(self, name: str) -> Container | None:
@@ -181,6 +187,7 @@ class DockerEngine:
                 "security_opt": ["no-new-privileges"],
                 "restart_policy": {"Name": "unless-stopped"},
             }
+            options = {name: value for name, value in options.items() if self._limits.get(name, True)}
             if self._log_driver == "json-file":
                 options["log_config"] = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
             second = 1_000_000_000  # the engine counts in nanoseconds

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from provisioners import ready, saved, services
 from provisioners.base import Say, check_name, silent
-from provisioners.docker_access import Access
+from provisioners.docker_access import Access, fingerprint
 from provisioners.engine import Container, Engine, Volume
 from provisioners.errors import ProvisionError
 from provisioners.services import Service
@@ -99,11 +99,20 @@ class OwnedContainer:
                 self.engine.remove(container.id)
                 removed.append(container.name)
             if volumes:
-                for volume in self.volumes():
-                    self.engine.remove_volume(volume.name)
-                    removed.append(volume.name)
-                saved.forget(self.container_name)
+                self._remove_data(removed)
         return removed
+
+    def _remove_data(self, removed: list[str]) -> None:
+        found = self.volumes()
+        for volume in found:
+            self.engine.remove_volume(volume.name)
+            removed.append(volume.name)
+        prints = {volume.labels.get("memlift.secret", "") for volume in found}
+        entry = self.access.entry()
+        if entry.get("password") and entry.get("engine_id") in (None, self.engine.id):
+            prints.add(fingerprint(entry["password"]))  # its data was here, and is gone
+        if entry:
+            self.access.forget(prints)
 
     def disk(self) -> int | None:
         """Return the bytes that the running store's data occupies, or None where it cannot be told."""

@@ -132,6 +132,9 @@ class Engine(Protocol):
     address: str
     """How it was reached, for messages."""
 
+    id: str
+    """Which engine it is, however it was reached."""
+
     def container(self, name: str) -> Container | None: ...
 
     def containers(self, labels: Mapping[str, str]) -> list[Container]: ...

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from migrate.config import env, mask
+from migrate.errors import ConfigError
 from provisioners import census, ready, saved, services
 from provisioners.base import KINDS, Confirm, Endpoint, Kind, Say, Status, silent
 from provisioners.docker import DockerStore
@@ -50,7 +51,8 @@ def known(kind: str | None = None, how: str | None = None, name: str | None = No
             continue
         if entry.get("how") in ("docker", "embedded") and name in (None, entry.get("name")):
             found.append(Known(entry["kind"], entry["how"], entry.get("name", "memlift"), key))
-    return found
+    # Embedded ones first: an engine that is away must not keep them from being stopped.
+    return sorted(found, key=lambda store: (store.how != "embedded", store.key))
 
 
 def status(
@@ -140,11 +142,13 @@ def down(
 
 
 @contextlib.contextmanager
-def temporary(kind: str = "postgres", how: str | None = "embedded", **options: Any) -> Iterator[Endpoint]:
+def temporary(kind: str = "postgres", how: str = "embedded", **options: Any) -> Iterator[Endpoint]:
     """A new, empty store for the time of a `with`; it and all its data are removed at the end. For tests.
 
-    options: those of `auto_setup`; `engine` is also used for the removal.
+    how: `embedded` or `docker`; never what the environment names. options: those of `auto_setup`.
     """
+    if how not in ("embedded", "docker"):
+        raise ConfigError(f"a temporary store cannot be {how!r}", hint="choose embedded or docker")
     name = options.pop("name", f"memlift-test-{secrets.token_hex(4)}")
     folder = Path(tempfile.mkdtemp(prefix="memlift-test-")) if how == "embedded" else None
     try:
@@ -246,6 +250,8 @@ def _status_of(store: Known, engine: _Engine) -> Status:
         container = owned.found()
     except EngineError as exc:
         return replace(base, note=exc.message)
+    if container is None and entry.get("engine_id") not in (None, owned.engine.id):
+        return replace(base, note=f"set up on another engine: {entry.get('engine')}")
     if container is None:
         kept = ", ".join(volume.name for volume in owned.volumes())
         return replace(base, state="missing", note=f"data kept in {kept}" if kept else None)

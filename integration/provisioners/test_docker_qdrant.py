@@ -16,8 +16,8 @@ pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("docker_home")]
 NAME = "memlift-qdrant"
 
 
-def up(**options: object) -> provisioners.Endpoint:
-    return provisioners.up("qdrant", "docker", ready_timeout=60, **options)
+def up() -> provisioners.Endpoint:
+    return provisioners.up("qdrant", "docker", ready_timeout=60)
 
 
 def test_its_life_with_a_random_key_on_loopback_alone(kit: DockerKit) -> None:
@@ -41,6 +41,7 @@ def test_its_life_with_a_random_key_on_loopback_alone(kit: DockerKit) -> None:
     assert (again.url, again.api_key) == (endpoint.url, endpoint.api_key)
     code, starts = kit.client.containers.get(NAME).exec_run(["du", "-b", "/qdrant/storage/starts"])
     assert code == 0
+    assert isinstance(starts, bytes)
     assert int(starts.split()[0]) >= 3 * len("started\n")
     assert provisioners.down("qdrant", volumes=True, confirm=lambda _: True) == [NAME, "memlift-qdrant-1"]
     assert saved.load() == {}

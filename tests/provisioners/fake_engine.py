@@ -42,6 +42,7 @@ class FakeEngine:
     local: bool = True
     memory: int = 8 * 1024**3
     address: str = "unix:///fake.sock"
+    id: str = "engine-1"
     boxes: dict[str, Container] = field(default_factory=dict)
     specs: dict[str, ContainerSpec] = field(default_factory=dict)
     disks: dict[str, Volume] = field(default_factory=dict)

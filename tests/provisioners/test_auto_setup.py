@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,11 +40,19 @@ def remote(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     return state
 
 
+def yes(asked: list[str]) -> Callable[[str], bool]:
+    def answer(question: str) -> bool:
+        asked.append(question)
+        return True
+
+    return answer
+
+
 def no_engine() -> Engine:
     raise AssertionError("no engine is to be looked for")
 
 
-def failing(error: ProvisionError) -> object:
+def failing(error: ProvisionError) -> Callable[[], Engine]:
     def find() -> Engine:
         raise error
 
@@ -123,12 +132,7 @@ def test_a_database_of_another_application_is_asked_about_before_anything_is_mad
         provisioners.auto_setup("postgres", engine=no_engine, confirm=lambda _: False)
     assert remote["vector"] == 0
     asked: list[str] = []
-    assert (
-        provisioners.auto_setup(
-            "postgres", engine=no_engine, confirm=lambda question: not asked.append(question)
-        ).url
-        == GIVEN
-    )
+    assert provisioners.auto_setup("postgres", engine=no_engine, confirm=yes(asked)).url == GIVEN
     assert "Make our tables in it too?" in asked[0]
 
 
@@ -163,16 +167,16 @@ def test_without_an_engine_the_embedded_way_is_offered_and_never_taken_silently(
 ) -> None:
     find = failing(error("no engine", hint="or use --embedded"))
     with pytest.raises(error):
-        provisioners.auto_setup("qdrant", engine=find)  # type: ignore[arg-type]
+        provisioners.auto_setup("qdrant", engine=find)
     with pytest.raises(error):
-        provisioners.auto_setup("qdrant", engine=find, confirm=lambda _: False)  # type: ignore[arg-type]
+        provisioners.auto_setup("qdrant", engine=find, confirm=lambda _: False)
     with pytest.raises(error):
-        provisioners.auto_setup("qdrant", "docker", engine=find, confirm=lambda _: True)  # type: ignore[arg-type]
+        provisioners.auto_setup("qdrant", "docker", engine=find, confirm=lambda _: True)
     asked: list[str] = []
     endpoint = provisioners.auto_setup(
         "qdrant",
         engine=find,
-        confirm=lambda question: not asked.append(question),  # type: ignore[arg-type]
+        confirm=yes(asked),
     )
     assert endpoint.how == "embedded"
     assert "no engine. Use an embedded qdrant" in asked[0]

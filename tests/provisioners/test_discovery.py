@@ -20,7 +20,7 @@ from provisioners.engine import EngineDeniedError, EngineDownError, EngineError,
 def no_programs(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Programs that are said to be installed."""
     found: set[str] = set()
-    monkeypatch.setattr(discovery.shutil, "which", lambda name: name if name in found else None)
+    monkeypatch.setattr("shutil.which", lambda name: name if name in found else None)
     return found
 
 
@@ -72,7 +72,7 @@ def test_no_permission_is_told_before_not_running(
                 raise PermissionError(13, "Permission denied")
             super().connect(address)
 
-    monkeypatch.setattr(discovery.socket, "socket", Guarded)
+    monkeypatch.setattr("socket.socket", Guarded)
     with pytest.raises(EngineDeniedError, match="Docker is there, and you may not use it") as caught:
         discovery.find_engine()
     assert "usermod -aG docker" in str(caught.value.hint)

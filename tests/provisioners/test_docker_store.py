@@ -440,6 +440,32 @@ def test_a_paused_container_is_stopped_cleanly(engine: FakeEngine) -> None:
     assert engine.calls == [f"unpause {NAME}", f"stop {NAME}"]
 
 
+def test_a_store_of_the_same_name_on_another_engine_costs_no_password(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = store(engine).up()
+    store(engine).down()
+    here = (engine.boxes, engine.disks, engine.specs, engine.passwords, engine.id)
+    engine.boxes, engine.disks, engine.specs, engine.passwords, engine.id = {}, {}, {}, {}, "engine-2"
+    second = store(engine).up()
+    assert second.url != first.url
+    store(engine).down(volumes=True)
+    assert "old" in saved.load()[NAME]
+    engine.boxes, engine.disks, engine.specs, engine.passwords, engine.id = here
+    assert store(engine).up().url == first.url
+    store(engine).down(volumes=True)
+    assert saved.load() == {}
+
+
+def test_down_with_volumes_on_the_wrong_engine_forgets_nothing(engine: FakeEngine) -> None:
+    first = store(engine).up()
+    here = (engine.boxes, engine.disks, engine.id)
+    engine.boxes, engine.disks, engine.id = {}, {}, "engine-2"
+    assert store(engine).down(volumes=True) == []
+    engine.boxes, engine.disks, engine.id = here
+    assert store(engine).up() == first
+
+
 def test_a_remote_engine_gives_the_address_of_its_machine(engine: FakeEngine) -> None:
     remote = replace(engine, host="build7", bind="10.1.2.3", local=False)
     engine.boxes, engine.disks, engine.specs = remote.boxes, remote.disks, remote.specs

@@ -8,7 +8,7 @@ import json
 import pytest
 from fake_engine import FakeEngine
 
-from provisioners import cli, lifecycle, saved, setup
+from provisioners import census, cli, lifecycle, saved, setup
 from provisioners.census import Census
 from provisioners.errors import ProvisionError
 
@@ -17,8 +17,8 @@ from provisioners.errors import ProvisionError
 def world(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
     monkeypatch.setattr(lifecycle, "_find_engine", lambda: engine)
     monkeypatch.setattr(setup, "_find_engine", lambda publish: engine)
-    monkeypatch.setattr(lifecycle.census, "of_postgres", lambda url: Census(42, since=None))
-    monkeypatch.setattr(lifecycle.census, "of_qdrant", lambda url, key: Census(7))
+    monkeypatch.setattr(census, "of_postgres", lambda url: Census(42, since=None))
+    monkeypatch.setattr(census, "of_qdrant", lambda url, key: Census(7))
     return engine
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -30,7 +30,7 @@ class Clock:
         self.now += seconds
 
 
-def answers(*results: object) -> object:
+def answers(*results: object) -> Callable[[], ready.Facts]:
     left = list(results)
 
     def ask() -> ready.Facts:
@@ -50,7 +50,7 @@ def test_it_asks_every_half_second_until_it_answers() -> None:
         answers(no, no, no, ready.Facts("16.14")),
         timeout=15,
         clock=clock,
-        sleep=clock.sleep,  # type: ignore[arg-type]
+        sleep=clock.sleep,
     )
     assert facts == ready.Facts("16.14")
     assert clock.sleeps == [0.5, 0.5, 0.5]
@@ -63,7 +63,7 @@ def test_it_gives_up_after_fifteen_seconds_by_default_and_says_the_last_reason()
             answers(NotReadyError("starting up")),
             timeout=ready.TIMEOUT_S,
             clock=clock,
-            sleep=clock.sleep,  # type: ignore[arg-type]
+            sleep=clock.sleep,
         )
     assert clock.now == 115.0
 
@@ -76,7 +76,7 @@ def test_a_death_ends_the_wait_at_once() -> None:
             timeout=15,
             died=lambda: "it ended",
             clock=clock,
-            sleep=clock.sleep,  # type: ignore[arg-type]
+            sleep=clock.sleep,
         )
     assert clock.sleeps == []
 
@@ -84,7 +84,7 @@ def test_a_death_ends_the_wait_at_once() -> None:
 def test_a_refused_password_ends_the_wait_at_once() -> None:
     clock = Clock()
     with pytest.raises(ready.RefusedError):
-        ready.wait(answers(ready.RefusedError("no")), timeout=15, clock=clock, sleep=clock.sleep)  # type: ignore[arg-type]
+        ready.wait(answers(ready.RefusedError("no")), timeout=15, clock=clock, sleep=clock.sleep)
     assert clock.sleeps == []
 
 
