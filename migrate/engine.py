@@ -23,7 +23,7 @@ from threading import Event, Thread
 from typing import Any
 
 from migrate import retry, values
-from migrate.backends.base import Fit, Phase, Position, Source, Standing, Step, Target
+from migrate.backends.base import Fit, Packer, Phase, Position, Source, Standing, Step, Target
 from migrate.batch import Batch, ExactCell
 from migrate.errors import (
     BackendError,
@@ -318,7 +318,8 @@ class Run:
         at = self.target.positions().get(table.name, Position(table.name))
         waiting = size = quarantined = 0
         since = time.monotonic()
-        with _ReadAhead(self.source, table, self._fits[table.name], self.choices.batch_size, at) as ahead:
+        fit, size_limit = self._fits[table.name], self.choices.batch_size
+        with _ReadAhead(self.source, table, fit, size_limit, at, self.target) as ahead:
             for batch, exact, n, bytes_ in ahead:
                 self.target.append(batch, exact)
                 hit("copy.append")
@@ -470,8 +471,11 @@ def _vector(table: Table) -> dict[str, Any] | None:
 class _ReadAhead:
     """Reads, checks and measures batches in a thread, a few ahead of the writer."""
 
-    def __init__(self, source: Source, table: Table, fit: Fit, size: int, at: Position) -> None:
+    def __init__(
+        self, source: Source, table: Table, fit: Fit, size: int, at: Position, target: Target
+    ) -> None:
         self._source, self._table, self._fit, self._size, self._at = source, table, fit, size, at
+        self._packer = target if isinstance(target, Packer) else None
         self._queue: Queue[Any] = Queue(maxsize=_AHEAD)
         self._stop = Event()
         self._thread = Thread(target=self._work, name=f"read {table.name}", daemon=True)
@@ -505,11 +509,14 @@ class _ReadAhead:
             for batch in self._source.batches(self._table, size=self._size, after=self._at.cursor):
                 columns = list(zip(*batch.rows, strict=True))
                 found = self._fit.check(columns)
-                n, size = len(batch.rows), size_of(columns)
+                n = len(batch.rows)
                 exact: list[ExactCell] = []
                 if found:
                     rows, exact = self._fit.split(batch.rows, found)
                     batch = replace(batch, rows=rows)
+                if self._packer is not None:
+                    batch = self._packer.pack(batch)
+                size = size_of(columns) if batch.packed is None else len(batch.packed)
                 self._put((batch, exact, n, size))
             self._put(None)
         except BaseException as exc:  # raised again in the thread that writes

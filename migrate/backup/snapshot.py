@@ -129,19 +129,14 @@ class _Copier:
 
     def run(self) -> str:
         """Make the copy; return the source's journal mode."""
-        if not self.wal.exists() and not Path(f"{self.source}-journal").exists():
+        if self._is_quiet():
             before = _identity(self.source)
-            with contextlib.closing(self._open("mode=ro", "immutable=1")) as quiet:
-                # Closed cleanly, in WAL mode: mode=ro would leave -wal and -shm behind, so look without
-                # locks and see afterwards that nobody wrote. A write within the last second might not show.
-                if _mode(quiet) == "wal" and time.time() - before[2] / 1e9 > 1.0:
-                    with contextlib.suppress(
-                        sqlite3.DatabaseError
-                    ):  # a writer came: the locked way finds out
-                        self._backup(quiet, pinned=False)
-                        if not self.wal.exists() and _identity(self.source) == before:
-                            return "wal"
-                    self.copy.unlink(missing_ok=True)
+            with contextlib.suppress(sqlite3.DatabaseError):  # a writer came: the locked way finds out
+                with contextlib.closing(self._open("mode=ro", "immutable=1")) as quiet:
+                    self._backup(quiet, pinned=False)
+                if self._is_quiet() and _identity(self.source) == before:
+                    return "wal" if _is_wal(self.copy) else "delete"
+            self.copy.unlink(missing_ok=True)
         try:
             return self._locked()
         except sqlite3.OperationalError as exc:
@@ -150,6 +145,15 @@ class _Copier:
                 raise
             self.copy.unlink(missing_ok=True)
             return self._recovered()
+
+    def _is_quiet(self) -> bool:
+        """Whether nobody seems to have the database open: then it is read without locks, and looked at
+        again afterwards. Opened with locks, one in WAL mode would be left with a -wal and a -shm.
+
+        A file of the last second is not: another write might not change its time.
+        """
+        companions = any(Path(f"{self.source}{suffix}").exists() for suffix in ("-wal", "-journal"))
+        return not companions and time.time() - self.source.stat().st_mtime > 1.0
 
     def _locked(self) -> str:
         with contextlib.closing(self._open("mode=ro")) as live:
@@ -261,6 +265,12 @@ def _ident(name: str) -> str:
 
 def _mode(db: sqlite3.Connection) -> str:
     return str(db.execute("PRAGMA journal_mode").fetchone()[0])
+
+
+def _is_wal(copy: Path) -> bool:
+    """Read the file format of a private copy (https://www.sqlite.org/fileformat.html, 1.3.3)."""
+    with copy.open("rb") as file:
+        return file.read(19)[18:] == b"\x02"
 
 
 def _identity(path: Path) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ import json
 import math
 import re
 import struct
+import threading
 from collections.abc import Callable, Sequence
 from itertools import chain, repeat
 from typing import Any
@@ -61,18 +62,40 @@ def _encode_jsonb(cells: Sequence[Any]) -> Fields:
     return [_NULL if c is None else _length(len(b := c.encode()) + 1) + b"\1" + b for c in cells]
 
 
-def _encode_vector(cells: Sequence[Any]) -> Fields:
+class _Scratch(threading.local):
+    """Memory that is used again for each batch, one piece a column.
+
+    Fresh memory of a batch's size comes from the kernel page by page each
+    time: turning 1,000 x 384 floats around took 2.0 us a row, in memory that
+    is there already 0.25 us.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: dict[int, Any] = {}
+
+    def take(self, slot: int, size: int) -> Any:
+        """Return `size` bytes as an array; their content is lost with the next call for the same slot."""
+        piece = self._pieces.get(slot)
+        if piece is None or len(piece) < size:
+            piece = self._pieces[slot] = np.empty(size, np.uint8)
+        return piece[:size]
+
+
+_scratch = _Scratch()
+
+
+def _encode_vector(cells: Sequence[Any], slot: int) -> Fields:
     """int16 dim, int16 zero, then big-endian float32 (pgvector's vector_send)."""
     sizes = set(map(len, cells)) if None not in cells else set()
     if len(sizes) != 1:
         return [_NULL if c is None else _one_vector(c) for c in cells]
     size = sizes.pop()
-    block = np.empty((len(cells), 8 + size), np.uint8)
+    flat = _scratch.take(slot, len(cells) * (8 + size))
+    block = flat.reshape(len(cells), 8 + size)
     block[:, :8] = np.frombuffer(struct.pack(">ihh", 4 + size, size // 4, 0), np.uint8)
-    little = np.frombuffer(b"".join(cells), vectors.U32).reshape(len(cells), size // 4)
-    block[:, 8:].view(">u4")[...] = little
-    flat = memoryview(block.reshape(-1).data)
-    return [flat[i : i + 8 + size] for i in range(0, len(flat), 8 + size)]
+    block[:, 8:].view(">u4")[...] = np.frombuffer(b"".join(cells), vectors.U32).reshape(len(cells), size // 4)
+    octets = memoryview(flat.data)
+    return [octets[i : i + 8 + size] for i in range(0, len(octets), 8 + size)]
 
 
 def _one_vector(cell: bytes) -> bytes:
@@ -95,14 +118,16 @@ _ENCODE: dict[str, Callable[[Sequence[Any]], Fields]] = {
     "bytea": _encode_bytea,
     "text": _encode_text,
     "jsonb": _encode_jsonb,
-    "vector": _encode_vector,
     "halfvec": _encode_halfvec,
 }
 
 
 def encode(rows: Sequence[Row], codecs: Sequence[str]) -> bytes:
     """Return rows as binary COPY data (without header and trailer)."""
-    columns = [_ENCODE[codec](cells) for codec, cells in zip(codecs, zip(*rows, strict=True), strict=True)]
+    columns = [
+        _encode_vector(cells, slot) if codec == "vector" else _ENCODE[codec](cells)
+        for slot, (codec, cells) in enumerate(zip(codecs, zip(*rows, strict=True), strict=True))
+    ]
     count = struct.pack(">h", len(codecs))
     return b"".join(chain.from_iterable(zip(repeat(count), *columns)))
 
@@ -241,8 +266,11 @@ def _vectors(block: Block, field: int) -> list[Any]:
     if len(sizes) != 1 or None in cells:
         return [None if c is None else vectors.swap(c[4:]) for c in cells]
     size = sizes.pop() - 4
-    joined = np.frombuffer(b"".join([c[4:] for c in cells]), vectors.U32).byteswap().tobytes()
-    return [joined[i : i + size] for i in range(0, len(joined), size)] if size else [b""] * len(cells)
+    flat = _scratch.take(-1, len(cells) * size)
+    np.copyto(flat, np.frombuffer(b"".join([c[4:] for c in cells]), np.uint8))
+    flat.view(vectors.U32).byteswap(inplace=True)
+    octets = memoryview(flat.data)
+    return [bytes(octets[i : i + size]) for i in range(0, len(octets), size)] if size else [b""] * len(cells)
 
 
 def _halfs(block: Block, field: int) -> list[Any]:
