@@ -78,6 +78,8 @@ class Creation:
                 and self._says_all(parent.manifest, copy, copies)
             ):
                 return Created(parent.manifest, True, 0, time.monotonic() - started, copy.seconds, 0)
+            if parent and parent.manifest.chain >= manager.settings.max_chain:
+                parent = None  # long enough: the next full backup
             manifest = self._send(copy, copies, parent, difference, listing, place)
         changed = difference.changed if parent and difference else None
         return Created(
@@ -133,7 +135,7 @@ class Creation:
     def _parent(self, listing: Listing, place: Path) -> _Parent | None:
         good = listing.good
         manifest = good[-1].manifest if good else None
-        if manifest is None or manifest.index is None or manifest.chain >= self._manager.settings.max_chain:
+        if manifest is None or manifest.index is None:
             return None
         if (manifest.encryption is None) != (self._manager.vault.keyring is None):
             self._notes.append("sealing was switched on or off: a full backup")

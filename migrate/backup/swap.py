@@ -37,15 +37,13 @@ def users_of(path: Path) -> list[int]:
     found: set[int] = set()
     if not wanted or not os.path.isdir("/proc/self/fd"):
         return []
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit():
-            continue
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):  # ended meanwhile, or another user's
-            for fd in os.scandir(f"{entry.path}/fd"):
+            for fd in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(OSError):
-                    stat = os.stat(fd.path)
+                    stat = os.stat(f"/proc/{pid}/fd/{fd}")
                     if (stat.st_dev, stat.st_ino) in wanted:
-                        found.add(int(entry.name))
+                        found.add(int(pid))
                         break
     return sorted(found)
 
