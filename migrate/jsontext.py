@@ -70,16 +70,17 @@ def _number(token: str) -> str:
     """Return the canonical writing of a number's token: plain digits wherever that changes no digit."""
     if "e" not in token and "E" not in token:
         return token
-    sign, digits, exponent = _decimal(token)
-    assert isinstance(exponent, int)
+    try:
+        sign, digits, exponent = _decimal(token)
+    except ArithmeticError:  # an exponent beyond what Decimal holds: no store computes with it
+        return token.lower()
     text = "".join(map(str, digits))
     lead = "-" if sign else ""
     if exponent == 0:
         return lead + text
     if -_DIGITS_AFTER <= exponent < 0:
-        return lead + (
-            text.rjust(1 - exponent, "0")[:exponent] + "." + text.rjust(1 - exponent, "0")[exponent:]
-        )
+        text = text.rjust(1 - exponent, "0")
+        return f"{lead}{text[:exponent]}.{text[exponent:]}"
     return f"{lead}{text}e{exponent}"
 
 
@@ -90,24 +91,35 @@ def _string(text: str) -> bytes:
         return json.dumps(text).encode()
 
 
-def _write(value: Any, out: list[bytes]) -> None:
-    if isinstance(value, _Number):
-        out.append(_number(value).encode())
-    elif isinstance(value, str):
-        out.append(_string(value))
-    elif isinstance(value, _Object):
-        members = sorted(((_string(k), v) for k, v in value), key=lambda m: m[0][1:-1])
-        for i, (key, member) in enumerate(members):
-            out += (b"," if i else b"{", key, b":")
-            _write(member, out)
-        out.append(b"}" if members else b"{}")
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            out.append(b"," if i else b"[")
-            _write(item, out)
-        out.append(b"]" if value else b"[]")
-    else:
-        out.append({None: b"null", True: b"true", False: b"false"}[value])
+def _write(value: Any) -> bytes:
+    """Print a parsed value in canonical form; a stack of its own serves any depth."""
+    out: list[bytes] = []
+    stack: list[Any] = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, bytes):
+            out.append(item)
+        elif isinstance(item, _Number):
+            out.append(_number(item).encode())
+        elif isinstance(item, str):
+            out.append(_string(item))
+        elif isinstance(item, _Object):
+            members = sorted(item, key=lambda m: m[0].encode("utf-8", "surrogatepass"))
+            stack.append(b"}")
+            for i in range(len(members) - 1, -1, -1):
+                key, member = members[i]
+                stack += (member, (b"," if i else b"") + _string(key) + b":")
+            stack.append(b"{")
+        elif isinstance(item, list):
+            stack.append(b"]")
+            for i in range(len(item) - 1, -1, -1):
+                stack.append(item[i])
+                if i:
+                    stack.append(b",")
+            stack.append(b"[")
+        else:
+            out.append({None: b"null", True: b"true", False: b"false"}[item])
+    return b"".join(out)
 
 
 def _fast(text: str) -> bytes | None:
@@ -117,23 +129,21 @@ def _fast(text: str) -> bytes | None:
     try:
         value = orjson.loads(text)
         same = orjson.dumps(value).decode() == text or _SPACED(value) == text
-    except (ValueError, RecursionError):
+        if not same or _EXPONENT.search(text):
+            return None
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except (ValueError, TypeError, RecursionError):  # orjson prints 254 levels and says TypeError
         return None
-    if not same or _EXPONENT.search(text):
-        return None
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def _canonical(text: str) -> bytes | None:
     fast = _fast(text)
     if fast is not None:
         return fast
-    out: list[bytes] = []
     try:
-        _write(_parse(text), out)
-    except (ValueError, RecursionError):
+        return _write(_parse(text))
+    except ValueError:
         return None
-    return b"".join(out)
 
 
 def canonical(text: str) -> bytes | None:
@@ -145,23 +155,32 @@ def canonical(text: str) -> bytes | None:
 
 
 def _problem(value: Any) -> str | None:
-    if isinstance(value, _Number):
-        return _number_problem(value)
-    if isinstance(value, str):
-        return _string_problem(value)
-    if isinstance(value, _Object):
-        keys = [k for k, _ in value]
-        if len(set(keys)) != len(keys):
-            return "jsonb keeps only the last of repeated keys"
-        return next((p for k, v in value for p in (_string_problem(k), _problem(v)) if p), None)
-    if isinstance(value, list):
-        return next((p for v in value if (p := _problem(v))), None)
+    stack: list[Any] = [value]
+    while stack:
+        item = stack.pop()
+        problem = None
+        if isinstance(item, _Number):
+            problem = _number_problem(item)
+        elif isinstance(item, str):
+            problem = _string_problem(item)
+        elif isinstance(item, _Object):
+            keys = [k for k, _ in item]
+            if len(set(keys)) != len(keys):
+                problem = "jsonb keeps only the last of repeated keys"
+            stack += keys
+            stack += (v for _, v in item)
+        elif isinstance(item, list):
+            stack += item
+        if problem:
+            return problem
     return None
 
 
 def _number_problem(token: str) -> str | None:
-    sign, digits, exponent = _decimal(token)
-    assert isinstance(exponent, int)
+    try:
+        sign, digits, exponent = _decimal(token)
+    except ArithmeticError:
+        return "jsonb refuses a number of this size"
     if sign and not any(digits):
         return "jsonb turns -0 into 0"
     if len(digits) + exponent > _DIGITS_BEFORE or -exponent > _DIGITS_AFTER:
@@ -194,7 +213,7 @@ def _jsonb_problem(text: str) -> str | None:
         return None
     try:
         return _problem(_parse(text))
-    except (ValueError, RecursionError):
+    except ValueError:
         return "not valid JSON"
 
 

@@ -30,7 +30,7 @@ import xxhash
 
 from migrate import jsontext
 from migrate.batch import Row
-from migrate.schema import PACKED_KINDS, Kind, Table
+from migrate.schema import PACKED_KINDS, TEXT_KINDS, Kind, Table
 
 VERSION = 1
 NAMESPACE = uuid.UUID("9d3c1b62-6f0e-5f8a-9c51-6d656d6c6966")  # for ids of keys that are no ids themselves
@@ -52,6 +52,15 @@ _TAGS: dict[Kind | None, int] = {
     Kind.U8: 13,
 }
 _KINDS = {tag: kind for kind, tag in _TAGS.items()}
+_ODD_TEXT = 0x80
+_PIECE_DIGITS = 4000
+_PIECE = 10**_PIECE_DIGITS
+_FORMS = {  # what the payload of a value must look like
+    None: re.compile(rb""),
+    Kind.BOOL: re.compile(rb"[\x00\x01]"),
+    Kind.INTEGER: re.compile(rb"0|-?[1-9][0-9]*"),
+    Kind.REAL: re.compile(rb".{8}", re.S),
+}
 _head = struct.Struct(">BI").pack
 _real = struct.Struct(">d")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -93,19 +102,48 @@ def _payload(kind: Kind | None, cell: Any) -> bytes:
     if kind is Kind.BOOL:
         return b"\x01" if cell else b"\x00"
     if kind is Kind.INTEGER:
-        return b"%d" % cell
+        return _digits(cell)
     if kind is Kind.REAL:
         return _real.pack(cell)
-    if isinstance(cell, str):
-        return _any_text_bytes(cell)
     return bytes(cell)
 
 
-def _any_text_bytes(text: str) -> bytes:
-    try:
-        return text_bytes(text)
-    except UnicodeEncodeError:  # a surrogate that escapes no byte: from JSON or a client's own string
-        return text.encode("utf-8", "surrogatepass")
+def _encoded(kind: Kind | None, cell: Any) -> bytes:
+    """Return tag, length and payload.
+
+    A text with a surrogate that escapes no byte (from JSON, or a client's own
+    string) has the highest bit of its tag set, so that it meets no other.
+    """
+    tag = _TAGS[kind]
+    if isinstance(cell, str):
+        try:
+            payload = text_bytes(cell)
+        except UnicodeEncodeError:
+            payload, tag = cell.encode("utf-8", "surrogatepass"), tag | _ODD_TEXT
+    else:
+        payload = _payload(kind, cell)
+    return _head(tag, len(payload)) + payload
+
+
+def _digits(number: int) -> bytes:
+    """Return a number in decimal, also one of more digits than Python prints at once (4,300)."""
+    if -_PIECE < number < _PIECE:
+        return b"%d" % number
+    sign, rest = (b"-", -number) if number < 0 else (b"", number)
+    pieces = []
+    while rest:
+        rest, piece = divmod(rest, _PIECE)
+        pieces.append(piece)
+    return sign + b"%d" % pieces[-1] + b"".join(b"%0*d" % (_PIECE_DIGITS, p) for p in reversed(pieces[:-1]))
+
+
+def _number(digits: bytes) -> int:
+    negative, rest = digits.startswith(b"-"), digits.lstrip(b"-")
+    first = len(rest) % _PIECE_DIGITS
+    number = int(rest[:first] or b"0")
+    for at in range(first, len(rest), _PIECE_DIGITS):
+        number = number * _PIECE + int(rest[at : at + _PIECE_DIGITS])
+    return -number if negative else number
 
 
 def canonical(kind: Kind, cell: Any) -> bytes:
@@ -120,15 +158,12 @@ def canonical(kind: Kind, cell: Any) -> bytes:
         if form is not None:
             return _head(6, len(form)) + form
         own = Kind.TEXT
-    payload = _payload(own, cell)
-    return _head(_TAGS[own], len(payload)) + payload
+    return _encoded(own, cell)
 
 
 def exact(kind: Kind, cell: Any) -> bytes:
     """Return bytes from which `from_exact` gives the very same cell back (JSON keeps its text)."""
-    own = kind_of(kind, cell)
-    payload = _payload(own, cell)
-    return _head(_TAGS[own], len(payload)) + payload
+    return _encoded(kind_of(kind, cell), cell)
 
 
 def exact_row(kinds: Sequence[Kind], row: Sequence[Any]) -> bytes:
@@ -159,24 +194,28 @@ def from_exact_row(data: bytes) -> Row:
 
 
 def _decode(data: bytes, at: int) -> tuple[Any, int]:
-    if len(data) < at + 5 or data[at] not in _KINDS:
+    if len(data) < at + 5 or data[at] & ~_ODD_TEXT not in _KINDS:
         raise ValueError("not an exact value")
     tag, size = struct.unpack_from(">BI", data, at)
+    odd, tag = bool(tag & _ODD_TEXT), tag & ~_ODD_TEXT
     payload = data[at + 5 : at + 5 + size]
     if len(payload) != size:
         raise ValueError("an exact value is cut short")
     kind, end = _KINDS[tag], at + 5 + size
+    form = _FORMS.get(kind)
+    if (form is not None and not form.fullmatch(payload)) or (odd and kind not in TEXT_KINDS):
+        raise ValueError("an exact value is damaged")
     if kind is None:
         return None, end
     if kind is Kind.BOOL:
         return payload == b"\x01", end
     if kind is Kind.INTEGER:
-        return int(payload), end
+        return _number(payload), end
     if kind is Kind.REAL:
         return _real.unpack(payload)[0], end
     if kind in PACKED_KINDS:
         return payload, end
-    return bytes_text(payload), end
+    return payload.decode("utf-8", "surrogatepass") if odd else bytes_text(payload), end
 
 
 def _tuple_head(n: int) -> bytes:
@@ -233,6 +272,18 @@ def surely_same(a: list[Row], b: list[Row]) -> bool:
 def column_digests(kinds: Sequence[Kind], row: Row) -> bytes:
     """Return 8 bytes a cell (xxh3-64 of its canonical bytes), so that a difference names its column."""
     return b"".join(xxhash.xxh3_64_digest(canonical(k, c)) for k, c in zip(kinds, row, strict=True))
+
+
+def match_key(table: Table, row: Row) -> bytes:
+    """Return by what a row is matched with its twin in another store.
+
+    That is its key; a row without one, or with NULL in it, is matched by a
+    digest of the whole row (which begins with a zero byte, as no key does).
+    """
+    at = table.key_positions
+    if at and all(row[i] is not None for i in at):
+        return row_key(table, row)
+    return b"\0" + row_digest([c.kind for c in table.columns], row)
 
 
 def row_digest(kinds: Sequence[Kind], row: Row) -> bytes:

@@ -33,7 +33,7 @@ _STRIDE = 1000  # rows compared at once
 
 @dataclass(slots=True)
 class Outcome:
-    """What a comparison of one table found. `wanted` and `surplus` are keys for `reconcile`."""
+    """What a comparison of one table found."""
 
     rows_source: int = 0
     rows_target: int = 0
@@ -201,7 +201,6 @@ class _Matcher:
         self._table, self._ledger, self._outcome, self._sample = table, ledger, outcome, sample
         self._kinds = [c.kind for c in table.columns]
         self._json = [i for i, kind in enumerate(self._kinds) if kind is Kind.JSON]
-        self._keys = table.key_positions
 
     def take(self, a: list[Row], b: list[Row]) -> None:
         self._outcome.rows_source += len(a)
@@ -249,7 +248,7 @@ class _Matcher:
         ]
 
     def _key(self, row: Row) -> bytes:
-        return values.row_key(self._table, row) if self._keys else values.row_digest(self._kinds, row)
+        return values.match_key(self._table, row)
 
     def _digest(self, row: Row) -> bytes:
         return values.column_digests(self._kinds, row)
@@ -276,7 +275,8 @@ def _classify(table: Table, ledger: Ledger, outcome: Outcome, marked: Marked | N
 
 def _shown(table: Table, key: bytes, left: Sequence[bytes], right: Sequence[bytes]) -> dict[str, Any]:
     shown: dict[str, Any] = {"table": table.name, "what": "different"}
-    shown["key"] = values.key_text(values.from_exact_row(key)) if table.key else [f"row digest {key.hex()}"]
+    whole = key.startswith(b"\0")
+    shown["key"] = [f"row digest {key[1:].hex()}"] if whole else values.key_text(values.from_exact_row(key))
     if left and right:
         columns = [
             c.name

@@ -24,6 +24,7 @@ from migrate.backup.patience import Patience
 from migrate.errors import BackendError, ConfigError, TransientError, VerifyError
 
 Progress = Callable[[int, int], None]
+_WAITING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +198,12 @@ class _Copier:
         started, wal_before = time.monotonic(), _size(self.wal)
 
         def step(status: int, remaining: int, total: int) -> None:
-            del status
             self.patience.check()
             self.wal_growth = max(self.wal_growth, _size(self.wal) - wal_before)
             held = time.monotonic() - started
             limits = self.limits
+            if status in _WAITING and held > limits.busy_s:
+                raise TransientError("the database is locked by a writer", path=str(self.source))
             if held > limits.max_pin_s or self.wal_growth > limits.max_wal_bytes:
                 raise BackendError(
                     f"the copy was given up: the WAL was held for {held:.0f} s and grew by {self.wal_growth:,} bytes",
