@@ -96,7 +96,9 @@ class Keyring:
             "kdf": self._secret.kind,
             "salt": secrets.token_hex(_SALT),
         }
-        return params | _SCRYPT if self._secret.kind == "scrypt" else params
+        if self._secret.kind == "scrypt":
+            params |= _SCRYPT
+        return params | {"check": _check(self._derive(params))}
 
     def master(self, params: dict[str, Any]) -> bytes:
         """Derive the master key. Raises ConfigError for parameters that do not fit this secret."""
@@ -104,7 +106,14 @@ class Keyring:
         if params["kdf"] != self._secret.kind:
             wanted = "a passphrase" if params["kdf"] == "scrypt" else "a key file"
             raise ConfigError(f"this backup was sealed with {wanted}", hint="--passphrase-file or --key-file")
-        salt = params["salt"]
+        master = self._derive(params)
+        # A wrong passphrase is told from a forged object before anything else is looked at.
+        if params.get("check") != _check(master):
+            raise ConfigError("another passphrase or key", hint="this backup was sealed with a different one")
+        return master
+
+    def _derive(self, params: dict[str, Any]) -> bytes:
+        salt: str = params["salt"]
         if salt not in self._masters:
             raw = bytes.fromhex(salt)
             if params["kdf"] == "scrypt":
@@ -202,6 +211,10 @@ def _open(aead: AESGCM, number: int, chunk: bytes, last: bool, name: str) -> byt
         return aead.decrypt(_nonce(number, last), chunk, None)
     except InvalidTag as exc:
         raise VerifyError("decryption failed: damaged, or another key", object=name) from exc
+
+
+def _check(master: bytes) -> str:
+    return _derive(master, b"", b"memlift check").hex()
 
 
 def _nonce(number: int, last: bool) -> bytes:

@@ -71,7 +71,7 @@ KEY = Secret("key", bytes(32))
 
 def seal(data: bytes, name: str = "a", secret: Secret = KEY) -> tuple[bytes, bytes]:
     keyring = Keyring(secret)
-    master = keyring.master({"scheme": "AES-256-GCM-64K", "kdf": "key", "salt": "00" * 16})
+    master = keyring.master(keyring.new_params())
     sealer = Sealer(master, name)
     return sealer.update(data) + sealer.finish(), master
 
@@ -117,6 +117,9 @@ def test_keys_are_never_weak_and_never_shown(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read"):
         Secret.from_key_file(tmp_path / "none")
     assert "correct" not in repr(Secret.passphrase("correct horse"))
+    one, two = Keyring(KEY), Keyring(Secret("key", b"2" * 32))
+    with pytest.raises(ConfigError, match="another passphrase or key"):
+        two.master(one.new_params())
     with pytest.raises(VerifyError):  # a store may not choose cheaper parameters, nor dearer ones
         Keyring(KEY).master({"scheme": "AES-256-GCM-64K", "kdf": "scrypt", "salt": "00" * 16, "n": 2, "r": 8, "p": 1})
 

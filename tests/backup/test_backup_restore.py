@@ -168,7 +168,8 @@ def test_an_index_goes_along_and_an_old_one_does_not_stay(tmp_path: Path, brain:
     second = manager.create()
     assert not second.unchanged
     assert second.manifest.sidecars[2].piece == first.sidecars[2].piece  # shared with the parent
-    target = make(tmp_path / "t" / "target.db" if (tmp_path / "t").mkdir() is None else tmp_path, 5)
+    (tmp_path / "t").mkdir()
+    target = make(tmp_path / "t" / "target.db", 5)
     (tmp_path / "t" / "target.hnsw").write_bytes(b"index of something else")
     (tmp_path / "t" / "target.db.more.hnsw").write_bytes(b"and another")
     done = manager.restore(to=target)

@@ -256,7 +256,7 @@ def test_wrong_use_of_the_manager_is_refused(brain: Path, url: str) -> None:
     for wrong in ({}, {"store": url, "bucket": "b"}, {"store": url, "mode": "other"}, {"store": url, "interval": 0},
                   {"store": url, "compression": "lzma"}, {"store": url, "database_id": "../x"}, {"store": "x"}):  # fmt: skip
         with pytest.raises(ConfigError):
-            BackupManager(brain, **wrong)  # type: ignore[arg-type]
+            BackupManager(brain, **wrong)
 
 
 def test_sealing_on_and_off_begins_a_new_chain(brain: Path, url: str) -> None:
@@ -266,7 +266,7 @@ def test_sealing_on_and_off_begins_a_new_chain(brain: Path, url: str) -> None:
         return BackupManager(brain, store=url, mode="incremental", settings=Settings(secret=secret))
 
     key, other = Secret("key", b"k" * 32), Secret("key", b"o" * 32)
-    kinds = []
+    kinds: list[str] = []
     for secret in (None, None, key, key, other, other, None):
         change(brain, seed=len(kinds))
         kinds.append(manager(secret).create().manifest.kind[0])

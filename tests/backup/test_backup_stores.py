@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backup_contract import CONTRACT
@@ -89,9 +90,9 @@ def test_clients_send_no_checksums_of_boto3s_own_and_sign_every_body(host: str, 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     store = open_store(f"s3://bucket/p?endpoint=https://{host}")
     assert isinstance(store, S3Store)
-    config = store._client.meta.config
-    assert config.request_checksum_calculation == "when_required"  # type: ignore[attr-defined]
-    assert config.response_checksum_validation == "when_required"  # type: ignore[attr-defined]
+    config: Any = store._client.meta.config
+    assert config.request_checksum_calculation == "when_required"
+    assert config.response_checksum_validation == "when_required"
     assert config.s3 == {"addressing_style": "path", "payload_signing_enabled": True}
     assert store._client.meta.region_name == ("auto" if "r2" in host else "us-east-1")
     assert store.url == f"s3://bucket/p?endpoint=https://{host}"
