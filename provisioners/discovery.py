@@ -133,6 +133,7 @@ def _connect(candidate: Candidate, publish: str | None) -> DockerEngine:
             base_url=candidate.url, version="auto", timeout=60, tls=candidate.tls or False, use_ssh_client=ssh
         )
         info = client.info()
+        parts = [str(part.get("Name")) for part in client.version(api_version=False).get("Components") or []]
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as exc:
         reason = " ".join(str(_bottom(exc)).split())[:200]
         raise EngineDownError(
@@ -140,7 +141,9 @@ def _connect(candidate: Candidate, publish: str | None) -> DockerEngine:
         ) from exc
     host, local = reached_at(candidate.url)
     bind = publish or (LOOPBACK if local else _address_of(host))
-    return DockerEngine(client, info, host=host, bind=bind, local=local, address=candidate.url)
+    # podman gives itself a new ID at every question; there the address has to do.
+    id = candidate.url if "Podman Engine" in parts else str(info.get("ID") or candidate.url)
+    return DockerEngine(client, info, id=id, host=host, bind=bind, local=local, address=candidate.url)
 
 
 def _knock(candidate: Candidate, where: dict[str, str]) -> None:

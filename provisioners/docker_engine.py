@@ -49,14 +49,22 @@ class DockerEngine:
     """See `engine.Engine`, whose methods these are."""
 
     def __init__(
-        self, client: APIClient, info: Mapping[str, Any], *, host: str, bind: str, local: bool, address: str
+        self,
+        client: APIClient,
+        info: Mapping[str, Any],
+        *,
+        id: str,
+        host: str,
+        bind: str,
+        local: bool,
+        address: str,
     ) -> None:
         self._client = client
         self.host = host
         self.bind = bind
         self.local = local
         self.address = address
-        self.id = str(info.get("ID") or address)
+        self.id = id
         self.memory = int(info.get("MemTotal") or 0)
         # A rootless engine without cgroups v2 cannot limit, and would refuse or warn.
         self._limits = {
@@ -210,7 +218,8 @@ class DockerEngine:
                     host_config=self._client.create_host_config(**options),
                 )
             except errors.APIError as exc:
-                if exc.status_code == 409:
+                text = str(exc.explanation or exc)
+                if exc.status_code == 409 or ("name" in text and "already in use" in text):  # 500 from podman
                     raise NameTakenError("a container of this name exists", container=spec.name) from exc
                 raise
             id = str(made["Id"])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from docker_kit import DockerKit, missing_reason, running_kit
+
+from provisioners.embedded import EmbeddedPostgres
 
 
 @pytest.hookimpl(wrapper=True)
@@ -40,3 +44,23 @@ def docker_home(kit: DockerKit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         container.remove(force=True, v=True)
     for volume in kit.client.volumes.list(filters={"label": "memlift.managed=1"}):
         volume.remove()
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stopped server's folder with one table of 1,000 rows: copying it is faster than initdb."""
+    folder = tmp_path_factory.mktemp("template") / "pg"
+    with EmbeddedPostgres(folder) as server, psycopg.connect(server.url) as conn:
+        conn.execute("CREATE EXTENSION vector")
+        conn.execute(
+            "CREATE TABLE chunk AS SELECT g AS id, 'row ' || g AS text FROM generate_series(1, 1000) g"
+        )
+    return folder
+
+
+@pytest.fixture
+def folder(template: Path, tmp_path: Path) -> Iterator[Path]:
+    copy = tmp_path / "pg"
+    subprocess.run(["cp", "-a", template, copy], check=True)
+    yield copy
+    EmbeddedPostgres(copy).stop(force=True)

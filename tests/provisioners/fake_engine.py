@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import urlsplit
 
-from provisioners import ready
+from provisioners import ready, services
+from provisioners.docker import DockerStore
+from provisioners.docker_life import Options
 from provisioners.engine import (
     Container,
     ContainerSpec,
@@ -22,6 +25,7 @@ from provisioners.errors import NotReadyError, ProvisionError
 
 PG16 = "pgvector/pgvector:0.8.5-pg16"
 PG17 = "pgvector/pgvector:0.8.5-pg17"
+NAME = "memlift-postgres"
 QDRANT = "qdrant/qdrant:v1.19.1"
 
 
@@ -205,3 +209,13 @@ class FakeEngine:
         if api_key is None or api_key.encode() not in content:
             raise ready.RefusedError("Qdrant refuses the API key (HTTP 401)")
         return ready.Facts("1.19.1")
+
+
+said: list[str] = []
+"""What the last store made by `store` has said."""
+
+
+def store(engine: FakeEngine, kind: str = "postgres", **options: Any) -> DockerStore:
+    """Return a store on this engine, with these options."""
+    said.clear()
+    return DockerStore(services.service_of(kind), engine, Options(**options), say=said.append)
