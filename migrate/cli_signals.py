@@ -24,6 +24,7 @@ from migrate.errors import InterruptedRunError
 PATIENCE_S = 3.0  # a batch and its commit take a second at most
 LIMIT_S = 4.8  # a checkpoint within 5 s is promised
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ALARM: int | None = getattr(signal, "SIGALRM", None)  # not on Windows: there only the limit counts
 HINT = "run the same command again to go on"
 
 
@@ -70,7 +71,7 @@ class Interruption:
     def __enter__(self) -> Interruption:
         if threading.current_thread() is not threading.main_thread():
             return self
-        for handled in (*SIGNALS, signal.SIGALRM):
+        for handled in SIGNALS:
             self._before[handled] = signal.signal(handled, self._in_main_thread)
         self._ours.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._ours.fileno(), warn_on_full_buffer=False)
@@ -81,7 +82,8 @@ class Interruption:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over = True
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        if _ALARM in self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         if self._before:
             signal.set_wakeup_fd(self._wakeup)
             for handled, before in self._before.items():
@@ -95,7 +97,7 @@ class Interruption:
         """Raise when it is time to. Runs between two steps of Python code in the main thread."""
         if self._over:
             return
-        if number == signal.SIGALRM or self._at_once or self.number is not None:
+        if number == _ALARM or self._at_once or self.number is not None:
             self._at_once = False
             self.number = self.number or number
             self.stop.set()
@@ -103,7 +105,9 @@ class Interruption:
             raise BrokenOffError("interrupted", exit_code=self.exit_code, hint=HINT)
         self.number = number
         self.stop.set()
-        signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
+        if _ALARM is not None:
+            self._before[_ALARM] = signal.signal(_ALARM, self._in_main_thread)
+            signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)
 
     def _watch(self) -> None:
         """Learn of signals at once, also while the main thread is inside C code."""
