@@ -81,12 +81,12 @@ def reasons(rule: Rule, cells: list[Any]) -> dict[int, str]:
             {
                 2: "a NUL character in text",
                 3: "bytes that are no UTF-8 in text",
-                4: "bytes that are no UTF-8 in text",
+                4: "a lone surrogate in text",
                 5: "an integer in a column of texts",
             },
         ),
         (Texts(nul=True), ["a\0b", "\udcff"], {1: "bytes that are no UTF-8 in text"}),
-        (Texts(nul=True, invalid=True), ["a\0b", "\udcff"], {}),
+        (Texts(nul=True, invalid=True), ["a\0b", "\udcff", "\ud800"], {2: "a lone surrogate in text"}),
         (Texts(invalid=True), ["\udcff", "\0"], {1: "a NUL character in text"}),
         (
             Jsonb(),
