@@ -210,6 +210,7 @@ class DockerStore(OwnedContainer):
         if image is None:
             self.say(f"[5/7] pulling {reference}")
             image = self.engine.pull(reference, stall=self.options.stall, on_progress=_Pulling(self.say))
+            self.say(f"[5/7] pulled {image.digest or image.id}")
         return image
 
     def _volume(self, major: str, reference: str) -> tuple[Volume, bool]:

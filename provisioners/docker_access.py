@@ -92,7 +92,9 @@ class Access:
         engine = self._engine
         host = engine.host
         bind, port = container.ports.get(self._service.port, (engine.bind, self._service.port))
-        if engine.local and bind not in ("", "0.0.0.0", "::", "127.0.0.1"):  # noqa: S104
+        everywhere = bind in ("", "0.0.0.0", "::")  # noqa: S104 - read, not chosen
+        # 127.x is this machine's, or what a tunnel to the engine's machine ends in.
+        if bind.startswith("127.") or (engine.local and not everywhere):
             host = bind
         host = f"[{host}]" if ":" in host else host
         if self._service.kind == "qdrant":

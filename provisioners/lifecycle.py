@@ -136,7 +136,8 @@ def down(
         for store in stores:
             target = _embedded(store) if store.how == "embedded" else _owned(store, shared)
             gone = target.down(volumes=volumes)
-            say(f"{store.key}: {'removed ' + ', '.join(gone) if gone else 'nothing to remove, data kept'}")
+            kept = "stopped, data kept" if store.how == "embedded" else "nothing to remove"
+            say(f"{store.key}: {'removed ' + ', '.join(gone) if gone else kept}")
             removed += gone
     return removed
 

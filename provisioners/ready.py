@@ -76,6 +76,12 @@ def ask_postgres(url: str, *, timeout: float = 3.0) -> Facts:
 
 
 def postgres_error(exc: Exception) -> ProvisionError:
+    if isinstance(exc, pgprobe.driver().ProgrammingError) and getattr(exc, "sqlstate", None) is None:
+        # libpq quotes the part that it stumbled over, which may be the password.
+        return RefusedError(
+            "this is not a URL that Postgres' library can read",
+            hint="percent-encode special characters in user and password (@ is %40, % is %25)",
+        )
     # A refused login carries no SQLSTATE in psycopg; the text is the server's, in its own language.
     text = mask(" ".join(str(exc).split()))[:400]
     refused = ("password authentication failed", "no password supplied", "no pg_hba.conf entry")

@@ -27,6 +27,7 @@ class Users:
         self._folder.mkdir(mode=0o700, exist_ok=True)
         if self._own is not None and self._own[0] == os.getpid() and self._own[1].exists():
             return
+        self.leave()  # somebody stopped the server for all, and our entry went with it
         path = self._folder / secrets.token_hex(8)
         fd = files.try_lock(path)
         if fd is None:

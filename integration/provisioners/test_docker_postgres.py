@@ -48,6 +48,16 @@ def fill(url: str, rows: int = 2000) -> None:
         )
 
 
+def build_index_in_parallel(url: str) -> None:
+    """Needs more shared memory than the 64 MB that an engine gives by default."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("SET min_parallel_table_scan_size = 0")
+        conn.execute("SET max_parallel_maintenance_workers = 2")
+        conn.execute("SET maintenance_work_mem = '256MB'")
+        conn.execute("ALTER TABLE chunk SET (parallel_workers = 2)")
+        conn.execute("CREATE INDEX ON chunk USING hnsw (e vector_l2_ops)")
+
+
 def count(url: str) -> int:
     with psycopg.connect(url) as conn:
         found = conn.execute("SELECT count(*), count(DISTINCT e::text) FROM chunk").fetchone()
@@ -66,13 +76,14 @@ def test_the_whole_life_of_a_store_keeps_every_row(kit: DockerKit) -> None:
         kit.client.images.remove(PG16, force=True)
     endpoint = up()
     assert [text.split("]")[0] + "]" for text in said if text.startswith("[")] == [
-        "[1/7]", "[3/7]", "[3/7]", "[4/7]", "[5/7]", "[5/7]", "[6/7]", "[7/7]"
+        "[1/7]", "[3/7]", "[3/7]", "[4/7]", "[5/7]", "[5/7]", "[5/7]", "[6/7]", "[7/7]"
     ]  # fmt: skip
     assert endpoint.version == "16.14"
     assert endpoint.extension == "0.8.5"
     assert str(endpoint.details["digest"]).startswith("sha256:")
     url = endpoint.url
     fill(url)
+    build_index_in_parallel(url)
 
     with psycopg.connect(url):  # an open client does not hold up a stop
         begun = time.monotonic()
@@ -277,6 +288,15 @@ def test_engines_that_cannot_be_used_are_told_apart(
     monkeypatch.setenv("DOCKER_HOST", f"unix://{kit.folder}/dead.sock")
     with pytest.raises(EngineError, match="does not answer") as down:
         up()
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r}); import docker\n"
+        "from provisioners import discovery, pgbinaries\n"
+        "os.setgroups([]); who = pgbinaries.service_user(); os.setgid(who.gid); os.setuid(who.uid)\n"
+        "try:\n    discovery.find_engine()\nexcept Exception as exc:\n    print(type(exc).__name__, exc)\n"
+    )
+    monkeypatch.setenv("DOCKER_HOST", kit.url)
+    denied = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert denied.startswith("EngineDeniedError DOCKER_HOST is there, and you may not use it")
     assert type(missing.value) is not type(down.value)
     assert "--embedded" in str(missing.value.hint)
     assert "--embedded" in str(down.value.hint)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from migrate.errors import ConfigError
+from migrate.errors import ConfigError, MissingExtraError
 from provisioners import discovery
 from provisioners.discovery import Candidate
 from provisioners.engine import EngineDeniedError, EngineDownError, EngineError, EngineMissingError
@@ -158,3 +160,21 @@ def test_the_usual_places_are_docker_rootless_desktop_and_podman(monkeypatch: py
 )
 def test_ports_are_on_the_engines_machine(url: str, wanted: tuple[str, bool]) -> None:
     assert discovery.reached_at(url) == wanted
+
+
+def test_without_the_package_the_way_to_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "docker", None)
+    with pytest.raises(MissingExtraError) as caught:
+        discovery.find_engine()
+    assert "pip install 'memlift[docker]'" in str(caught.value.hint)
+    assert "--embedded" in str(caught.value.hint)
+
+
+def test_importing_us_loads_no_driver() -> None:
+    code = (
+        "import sys, provisioners.cli, provisioners.setup, provisioners.embedded\n"
+        "print([m for m in ('docker', 'psycopg', 'qdrant_client', 'qdrant_edge', 'requests') if m in sys.modules])"
+    )
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -230,3 +230,8 @@ def test_a_remote_engine_gives_the_address_of_its_machine(engine: FakeEngine) ->
     endpoint = store(remote).up()
     assert "@build7:5432/" in endpoint.url
     assert remote.specs[NAME].ports == {5432: ("10.1.2.3", 5432)}
+
+
+def test_a_tunnel_to_a_remote_engine_is_addressed_here(engine: FakeEngine) -> None:
+    engine.host, engine.bind, engine.local = "build7", "127.0.0.1", False
+    assert "@127.0.0.1:15432/" in store(engine, port=15432).up().url

@@ -180,3 +180,9 @@ def test_another_databases_url_is_refused_without_showing_it() -> None:
 def test_the_schema_of_a_url_is_found() -> None:
     assert ready.schema_of("postgresql://h/d?schema=agent_42&sslmode=require") == "agent_42"
     assert ready.schema_of("postgresql://h/d") is None
+
+
+def test_a_url_that_cannot_be_read_is_not_quoted() -> None:
+    with pytest.raises(ready.RefusedError, match="not a URL") as caught:
+        ready.ask_postgres("postgresql://me:pa%zzss@localhost/d")
+    assert "pa%" not in f"{caught.value} {caught.value.hint} {caught.value.where}"
