@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -50,8 +51,11 @@ class Request:
         """Raise ConfigError for a value that no run can use."""
         if isinstance(self.batch_size, bool) or not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise ConfigError(f"batch size {self.batch_size!r} is not a positive number")
-        if self.workers < 1:
-            raise ConfigError(f"{self.workers} workers cannot do anything", hint="--workers 1 or more")
+        if isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1:
+            raise ConfigError(f"{self.workers!r} is no number of workers", hint="--workers 1 or more")
+        for name, names in (("tables", self.tables), ("exclude", self.exclude)):
+            if isinstance(names, str):
+                raise ConfigError(f"{name} is a list of names", hint=f"{name}=[{names!r}]")
         for name, value, allowed in (
             ("verify", self.verify, MODES),
             ("on_misfit", self.on_misfit, ("fail", "quarantine")),
@@ -140,9 +144,15 @@ class _NotLookedAt:
         return Standing(notes=("the target was not looked at, because it is not running",))
 
 
+def _same_file(settings: Settings, goal: str) -> bool:
+    if not isinstance(settings, SqliteSettings) or not goal:
+        return False
+    return settings.path.resolve() == Path(goal).resolve()
+
+
 def _prepared(reach: Reach, source: Endpoint, goal: str, request: Request) -> tuple[Source, Plan, Options]:
     settings = reach.settings(source, create=False)
-    if str(settings) == goal:
+    if str(settings) == goal or _same_file(settings, goal):
         raise ConfigError(f"source and target are the same store: {goal}")
     opened = reach.source(settings)
     if request.upgrade:

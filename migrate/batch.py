@@ -32,9 +32,9 @@ class Batch:
 class ExactCell:
     """One value that the target's type cannot hold, kept beside it.
 
-    key:    canonical bytes of the row's key (`values.key_bytes`), or None where
-            the whole row is kept here because its key cannot be held.
-    column: the column's name, or None for a whole row.
+    key:    canonical bytes of the row's key (`values.row_key`), None where its table has none.
+    column: the column's name; None where the whole row is kept here, because
+            its key cannot be held.
     value:  `values.exact` of the cell, or `values.exact_row` of the row.
     """
 

@@ -12,14 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import quote, unquote
 
 from migrate.errors import ConfigError
 
 _SENSITIVE = "password|passwd|pwd|api[-_]?key|apikey|token|secret|secret_key|sslpassword|passphrase"
-_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/?#:@\s]*):(?P<hidden>[^/?#\s]*)@", re.I)
-_QUERY = re.compile(rf"(?P<key>[?&;\s](?:{_SENSITIVE}))=(?P<hidden>[^&;\s]+)", re.I)
-_CONNINFO = re.compile(rf"(?P<key>\b(?:{_SENSITIVE}))\s*=\s*(?P<hidden>'(?:[^'\\]|\\.)*'|[^\s&;]+)", re.I)
+_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/?#:@\s]*):(?P<hidden>\S*)@", re.I)
+_QUERY = re.compile(rf"(?P<key>[?&](?:{_SENSITIVE}))=(?P<hidden>[^&\s]+)", re.I)
+# In a conninfo string a value ends at white space only, unless it is quoted or escaped.
+_CONNINFO = re.compile(
+    rf"(?P<key>(?<![?&\w])(?:{_SENSITIVE}))\s*=\s*(?P<hidden>'(?:[^'\\]|\\.)*'?|(?:\\.|[^\s\\])+)",
+    re.I | re.S,
+)
 
 
 def mask(text: str) -> str:
@@ -80,7 +84,7 @@ class PostgresSettings:
 class QdrantSettings:
     """A Qdrant server, or a folder for Qdrant's engine in process."""
 
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)
     path: Path | None = None
     api_key: str | None = field(default=None, repr=False)
     prefix: str = ""
@@ -97,14 +101,14 @@ class PineconeSettings:
     """A Pinecone index, by name or by host."""
 
     index: str | None = None
-    host: str | None = None
+    host: str | None = field(default=None, repr=False)
     api_key: str | None = field(default=None, repr=False)
     namespace: str | None = None
     sidecar: str | None = field(default=None, repr=False)
     type: str = "pinecone"
 
     def __str__(self) -> str:
-        return f"pinecone+{self.host}" if self.host else f"pinecone:{self.index}"
+        return mask(f"pinecone+{self.host}") if self.host else f"pinecone:{self.index}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +271,13 @@ def _sqlite_url(url: str, rest: str) -> SqliteSettings:
 
 def _split_query(rest: str) -> tuple[str, dict[str, str]]:
     path, _, query = rest.partition("?")
-    return path, dict(parse_qsl(query, keep_blank_values=True))
+    return path, dict(_pairs(query))
+
+
+def _pairs(query: str) -> list[tuple[str, str]]:
+    """Split a query string; `+` stays `+`, as libpq has it (and keys in base64 need it)."""
+    parts = (part.partition("=") for part in query.split("&") if part)
+    return [(unquote(key), unquote(value)) for key, _, value in parts]
 
 
 def _postgres(conninfo: str | None, schema: str | None, embedded: str | Path | None) -> PostgresSettings:
@@ -276,23 +286,40 @@ def _postgres(conninfo: str | None, schema: str | None, embedded: str | Path | N
             raise ConfigError("an embedded Postgres needs a folder", hint="postgresql+embedded:./pgdata")
         return PostgresSettings("", schema, Path(embedded))
     conninfo = conninfo or ""
-    bare = urlsplit(conninfo) if "://" in conninfo else None
-    if not conninfo or (bare is not None and not bare.netloc and not bare.path and not bare.query):
+    if not conninfo or re.fullmatch(r"postgres(?:ql)?:(?://)?/?", conninfo):
         conninfo = env("DATABASE_URL") or ""
         if not conninfo:
             raise ConfigError("no Postgres address given", hint="give postgresql://... or set DATABASE_URL")
-    if "://" in conninfo:
-        parts = urlsplit(conninfo)
-        if parts.scheme == "postgresql+embedded":
-            path, query = _split_query(conninfo.partition(":")[2])
-            return PostgresSettings("", schema or query.get("schema"), Path(unquote(path)))
-        if parts.scheme not in ("postgresql", "postgres"):
-            raise ConfigError(f"{parts.scheme}:// is no Postgres address", hint="write postgresql://...")
-        pairs = parse_qsl(parts.query, keep_blank_values=True)
-        schema = schema or next((v for k, v in pairs if k == "schema"), None)
-        query_left = urlencode([(k, v) for k, v in pairs if k != "schema"], quote_via=quote)
-        conninfo = urlunsplit(("postgresql", parts.netloc, parts.path, query_left, ""))
-    return PostgresSettings(conninfo, schema)
+    if conninfo.startswith("postgresql+embedded:"):
+        path, query = _split_query(conninfo.partition(":")[2])
+        return PostgresSettings("", schema or query.get("schema"), Path(unquote(path)))
+    if "://" not in conninfo:
+        return PostgresSettings(conninfo, schema)
+    scheme, _, rest = conninfo.partition("://")
+    if scheme not in ("postgresql", "postgres"):
+        raise ConfigError(f"{mask(scheme)}:// is no Postgres address", hint="write postgresql://...")
+    userinfo, place = _userinfo(rest)
+    place, _, query_text = place.partition("?")
+    pairs = _pairs(query_text)
+    schema = schema or next((v for k, v in pairs if k == "schema"), None)
+    kept = "&".join(f"{quote(k, safe='')}={quote(v, safe='')}" for k, v in pairs if k != "schema")
+    return PostgresSettings(f"postgresql://{userinfo}{place}" + (f"?{kept}" if kept else ""), schema)
+
+
+def _userinfo(rest: str) -> tuple[str, str]:
+    """Split `user:password@` off what stands behind `://`, percent-encoded so that every reader agrees.
+
+    A password may hold any character as it is, also `#`, `?` and `@`: the
+    first `@` behind which a host can stand is the one that ends it.
+    """
+    at = -1
+    while (at := rest.find("@", at + 1)) >= 0:
+        host = re.match(r"[^/?#]*", rest[at + 1 :])
+        if host is None or "@" not in host[0]:
+            user, colon, password = rest[:at].partition(":")
+            quoted = quote(unquote(user), safe="") + (colon and ":" + quote(unquote(password), safe=""))
+            return f"{quoted}@", rest[at + 1 :]
+    return "", rest
 
 
 def _qdrant(data: Mapping[str, Any]) -> QdrantSettings:

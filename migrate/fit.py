@@ -150,9 +150,9 @@ class Texts:
         yield from _others(cells, str, self.what)
         joined = "".join(c for c in cells if type(c) is str)
         suspect = not self.nul and "\0" in joined
-        if not self.invalid and not joined.isascii():
+        if not joined.isascii():
             try:
-                joined.encode()
+                joined.encode("utf-8", "surrogateescape" if self.invalid else "strict")
             except UnicodeEncodeError:
                 suspect = True
         if suspect:
@@ -163,7 +163,9 @@ class Texts:
     def _reason(self, cell: str) -> str | None:
         if not self.nul and "\0" in cell:
             return "a NUL character in text"
-        if not self.invalid and any("\ud800" <= c <= "\udfff" for c in cell):
+        if any("\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" for c in cell):
+            return "a lone surrogate in text"
+        if not self.invalid and any("\udc80" <= c <= "\udcff" for c in cell):
             return "bytes that are no UTF-8 in text"
         return None
 
@@ -172,7 +174,9 @@ class Texts:
         if type(cell) is not str:
             return ""
         text = cell.replace("\0", "") if not self.nul else cell
-        return text if self.invalid else text.encode("utf-8", "replace").decode()
+        if self.invalid:
+            return "".join("?" if "\ud800" <= c < "\udc80" or "\udcff" < c <= "\udfff" else c for c in text)
+        return text.encode("utf-8", "replace").decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,7 +324,10 @@ class Fit:
             row = rows[i]
             if not self.keyed or any(f.column is None or f.column in self.key for f in ours):
                 reason = "; ".join(dict.fromkeys(f.reason for f in ours))
-                exact.append(ExactCell(self.table.name, None, None, reason, values.exact_row(kinds, row)))
+                whole_key = values.row_key(self.table, row) if self.table.key else None
+                exact.append(
+                    ExactCell(self.table.name, whole_key, None, reason, values.exact_row(kinds, row))
+                )
                 whole.add(i)
                 continue
             key, cells = values.row_key(self.table, row), list(row)

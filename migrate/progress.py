@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
 
 from migrate.config import mask
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 LINE_EVERY_S = 3.0
+BAR_EVERY_S = 1.0  # the clock of a bar goes on while one long call says nothing
 _LEFT_AFTER_S = 1.0  # a bar that took less vanishes when it is full: the report has the times
 _UNITS = {"audit": " rows", "copy": " rows", "verify": " rows", "index": " blocks"}
 
@@ -30,24 +32,44 @@ def observer(*, quiet: bool, stream: TextIO | None = None) -> Observer:
 
 def close(watching: Observer) -> None:
     """End what is still drawn."""
-    if isinstance(watching, Bars):
+    if isinstance(watching, Bars | Lines):
         watching.close()
 
 
-def rate_text(done: int, seconds: float) -> str:
-    """Return a rate as people read it: 12,345 rows/s."""
-    return f"{done / seconds:,.0f}" if seconds > 0 else "-"
+class _Ticker:
+    """Calls `tick` every few seconds, in a thread, from the first step until `stop`."""
+
+    def __init__(self, every_s: float, tick: Callable[[], None]) -> None:
+        self._every_s, self._tick = every_s, tick
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin, if it has not begun."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. Not to be called with a lock that `tick` takes."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(1)
+
+    def _run(self) -> None:
+        while not self._over.wait(self._every_s):
+            self._tick()
 
 
 class Lines:
-    """A line every few seconds, for logs."""
+    """A line every few seconds, for logs; nothing for what is over before."""
 
     def __init__(self, stream: TextIO, every_s: float = LINE_EVERY_S) -> None:
-        self._stream, self._every_s = stream, every_s
+        self._stream = stream
         self._lock = threading.Lock()
-        self._last = time.monotonic()
         self._at: tuple[str, str] | None = None
-        self._since, self._first = 0.0, 0
+        self._since, self._first, self._done, self._total = 0.0, 0, 0, 0
+        self._ticker = _Ticker(every_s, self._tick)
 
     def say(self, text: str) -> None:
         """See `Observer.say`."""
@@ -56,24 +78,30 @@ class Lines:
 
     def step(self, phase: str, table: str, done: int, total: int) -> None:
         """See `Observer.step`."""
-        now = time.monotonic()
+        self._ticker.start()
         with self._lock:
-            if self._at != (phase, table):
-                self._at, self._since, self._first = (phase, table), now, done
-            if now - self._last < self._every_s or done >= total:
-                return
-            self._last = now
-            self._write(self._line(phase, table, done, total, now - self._since))
+            if self._at != (phase, table) or done < self._done:
+                self._at, self._since, self._first = (phase, table), time.monotonic(), done
+            self._done, self._total = done, total
 
-    def _line(self, phase: str, table: str, done: int, total: int, seconds: float) -> str:
-        unit = _UNITS.get(phase, "")
-        text = f"{phase} {table}: {done:,} of {total:,}{unit}"
-        if total:
-            text += f" ({100 * done // total} %)"
+    def close(self) -> None:
+        """Say no more lines of progress."""
+        self._ticker.stop()
+
+    def _tick(self) -> None:
+        with self._lock:
+            if self._at is not None and self._done < self._total:
+                self._write(self._line(*self._at, time.monotonic() - self._since))
+
+    def _line(self, phase: str, table: str, seconds: float) -> str:
+        done, total, unit = self._done, self._total, _UNITS.get(phase, "")
+        if total == 1 and phase == "index":  # a step that does not say how far it is
+            return f"{phase} {table}: for {seconds:,.0f} s"
+        text = f"{phase} {table}: {done:,} of {total:,}{unit} ({100 * done // total} %)"
         fresh = done - self._first
         if fresh > 0 and seconds > 0:
             left = (total - done) * seconds / fresh
-            text += f", {rate_text(fresh, seconds)}{unit}/s, about {left:,.0f} s left"
+            text += f", {fresh / seconds:,.0f}{unit}/s, about {left:,.0f} s left"
         return text
 
     def _write(self, text: str) -> None:
@@ -89,6 +117,7 @@ class Bars:
         self._lock = threading.Lock()
         self._at: tuple[str, str] | None = None
         self._bar: tqdm[Any] | None = None
+        self._ticker = _Ticker(BAR_EVERY_S, self._tick)
 
     def say(self, text: str) -> None:
         """See `Observer.say`."""
@@ -99,6 +128,7 @@ class Bars:
 
     def step(self, phase: str, table: str, done: int, total: int) -> None:
         """See `Observer.step`."""
+        self._ticker.start()
         with self._lock:
             if self._at != (phase, table):
                 self._end()
@@ -111,8 +141,14 @@ class Bars:
 
     def close(self) -> None:
         """End the last bar."""
+        self._ticker.stop()
         with self._lock:
             self._end()
+
+    def _tick(self) -> None:
+        with self._lock:
+            if self._bar is not None:
+                self._bar.refresh()
 
     def _begin(self, phase: str, table: str, done: int, total: int) -> None:
         from tqdm import tqdm

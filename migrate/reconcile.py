@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -36,9 +36,9 @@ def mend(
     value that moved from one row to another meets no unique index.
     """
 
-    def amend(rows: list[Row], exact: list[ExactCell], removed: list[Row]) -> None:
+    def amend(rows: Sequence[Row] = (), exact: Sequence[ExactCell] = (), **more: Any) -> None:
         hit("mend.before_amend")
-        retrying(partial(target.amend, table, rows, exact, removed))
+        retrying(partial(target.amend, table, rows, exact, **{"replace": False, **more}))
         hit("mend.after_amend")
 
     if remove and marked.remove.total:
@@ -46,53 +46,55 @@ def mend(
     if not marked.add.total and not (change and marked.change.total):
         return 0, 0
     written = quarantined = 0
-    rows: list[Row] = []
+    waiting: dict[bool, list[Row]] = {False: [], True: []}  # by whether a row of that key gives way
 
-    def flush() -> None:
-        nonlocal written, quarantined, rows
+    def flush(replace: bool) -> None:
+        nonlocal written, quarantined
+        rows, waiting[replace] = waiting[replace], []
         if not rows:
             return
         found = fit.check(list(zip(*rows, strict=True)))
         kept, exact = fit.split(rows, found) if found else (rows, [])
-        amend(kept, exact, [])
-        written, quarantined, rows = written + len(rows), quarantined + len(exact), []
+        amend(kept, exact, replace=replace)
+        written, quarantined = written + len(rows), quarantined + len(exact)
 
     for batch in source.batches(table, size=size):
         for row in batch.rows:
-            key = _key(table, row)
-            if marked.add.take(key) or (change and marked.change.take(key)):
-                rows.append(row)
-        if len(rows) >= _AT_ONCE:
-            flush()
-    flush()
+            key = values.match_key(table, row)
+            if marked.add.take(key):
+                waiting[False].append(row)
+            elif change and marked.change.take(key):
+                waiting[True].append(row)
+        for replace, rows in waiting.items():
+            if len(rows) >= _AT_ONCE:
+                flush(replace)
+    flush(False)
+    flush(True)
     return written, quarantined
 
 
-def _key(table: Table, row: Row) -> bytes:
-    if table.key:
-        return values.row_key(table, row)
-    return values.row_digest([c.kind for c in table.columns], row)
-
-
 def _remove(
-    amend: Callable[[list[Row], list[ExactCell], list[Row]], None],
+    amend: Callable[..., None],
     table: Table,
     marked: Marked,
     size: int,
     open_reader: Callable[[], Source],
 ) -> None:
-    none: list[ExactCell] = []
-    if table.key:
-        keys: list[Row] = []
-        for key in marked.remove.each():
-            keys.append(values.from_exact_row(key))
-            if len(keys) >= _AT_ONCE:
-                amend([], none, keys)
-                keys = []
-        if keys:
-            amend([], none, keys)
+    keys: list[Row] = []
+    keyless = False
+    for key in marked.remove.each():
+        if key.startswith(b"\0"):
+            keyless = True
+            continue
+        keys.append(values.from_exact_row(key))
+        if len(keys) >= _AT_ONCE:
+            amend(removed=keys)
+            keys = []
+    if keys:
+        amend(removed=keys)
+    if not keyless:
         return
-    # Without a key a row is named by its digest; the target is read again to find its cells.
+    # A row without a key is named by its digest; the target is read again to find its cells.
     reader = open_reader()
     try:
         there = {t.name: t for t in reader.tables()}[table.name]
@@ -101,10 +103,10 @@ def _remove(
         for batch in reader.batches(there, size=size):
             for row in batch.rows:
                 picked = tuple(row[i] for i in pick)
-                if marked.remove.take(_key(table, picked)):
+                key = values.match_key(table, picked)
+                if key.startswith(b"\0") and marked.remove.take(key):
                     surplus.append(picked)
     finally:
         reader.close()
     for i in range(0, len(surplus), _AT_ONCE):
-        part = surplus[i : i + _AT_ONCE]
-        amend([], none, part)
+        amend(removed_rows=surplus[i : i + _AT_ONCE])

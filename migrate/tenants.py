@@ -33,6 +33,8 @@ class OneTenant:
                     hint=f"leave it out with --exclude {table.name}; known columns: {', '.join(COLUMNS)}",
                 )
             self._at[table.name] = table.column_names.index(column)
+        if not any(self.count(t) for t in tables if t.name in self._at):
+            raise ConfigError(f"no row belongs to a tenant {tenant!r}", hint="check the id of the tenant")
 
     def describe(self) -> str:
         """See `Store.describe`."""
@@ -63,10 +65,14 @@ class OneTenant:
         """See `Source.count`; reads the table."""
         return sum(len(batch.rows) for batch in self.batches(table, size=1000))
 
+    def _is_ours(self, cell: object) -> bool:
+        # The command line gives a text; a tenant's number matches it too.
+        return cell == self._tenant or (type(cell) is int and str(cell) == self._tenant)
+
     def batches(self, table: Table, *, size: int, after: Cursor = None) -> Iterator[Batch]:
         """See `Source.batches`."""
         at = self._at[table.name]
         for batch in self._source.batches(table, size=size, after=after):
-            rows = [row for row in batch.rows if row[at] == self._tenant]
+            rows = [row for row in batch.rows if self._is_ours(row[at])]
             if rows:
                 yield Batch(table, rows, batch.cursor)

@@ -203,18 +203,28 @@ class Target(Store, Protocol):
         ...
 
     def loosen(self) -> None:
-        """Drop the foreign keys that memlift built, so that rows can be amended in any order.
+        """Drop the foreign keys and unique indexes that memlift built, so that rows can be amended in any order.
 
-        The link steps build and validate them again.
+        The steps, asked for anew, build and validate them again.
         """
         ...
 
     def amend(
-        self, table: Table, rows: Sequence[Row], exact: Sequence[ExactCell], removed: Sequence[Row]
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        exact: Sequence[ExactCell],
+        *,
+        replace: bool,
+        removed: Sequence[Row] = (),
+        removed_rows: Sequence[Row] = (),
     ) -> None:
-        """Upsert rows by key and remove the rows of given keys, in one transaction.
+        """Remove rows, then write rows by key, in one transaction; durable on return.
 
-        removed: keys, cells in `table.key` order. Durable on return.
+        rows, exact:  as in `append`. replace: whether a row of the same key gives
+                      way; without it that row stays as it is.
+        removed:      keys of rows to remove, cells in `table.key` order, none NULL.
+        removed_rows: whole rows to remove, one copy each, where rows have no key.
         """
         ...
 

@@ -143,20 +143,31 @@ class Memory:
         """See `Target.loosen`: foreign keys are not enforced while we write."""
 
     def amend(
-        self, table: Table, rows: Sequence[Row], exact: Sequence[ExactCell], removed: Sequence[Row]
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        exact: Sequence[ExactCell],
+        *,
+        replace: bool,
+        removed: Sequence[Row] = (),
+        removed_rows: Sequence[Row] = (),
     ) -> None:
         """See `Target.amend`."""
         kinds = [c.kind for c in table.columns]
-        held = self.shelf.rows[table.name]
+        held = list(self.shelf.rows[table.name])
+        for row in removed_rows:
+            digest = values.row_digest(kinds, row)
+            held.remove(next(r for r in held if values.row_digest(kinds, r) == digest))
         if table.key:
             key_kinds = [kinds[i] for i in table.key_positions]
             gone = {values.key_bytes(key_kinds, key) for key in removed}
-            gone |= {values.row_key(table, row) for row in rows}
             held = [row for row in held if values.row_key(table, row) not in gone]
-        else:
-            for row in removed:
-                digest = values.row_digest(kinds, row)
-                held.remove(next(r for r in held if values.row_digest(kinds, r) == digest))
+            new = {values.row_key(table, row) for row in rows}
+            if replace:
+                held = [row for row in held if values.row_key(table, row) not in new]
+            else:
+                known = {values.row_key(table, row) for row in held}
+                rows = [row for row in rows if values.row_key(table, row) not in known]
         self.shelf.rows[table.name] = [*held, *rows]
 
     def steps(self, tables: Sequence[Table]) -> list[Step]:

@@ -64,10 +64,12 @@ class Books:
 
     at:  qualifies and quotes one of our names.
     now: SQL expression for the store's clock, in seconds since 1970.
+    row: the name under which the store tells rows apart (`rowid`, `ctid`).
+    lock: what a SELECT needs so that nobody changes its rows before the transaction ends.
     """
 
-    def __init__(self, run: Run, at: Callable[[str], str], now: str, lock: str = "") -> None:
-        self._run, self._at, self._now, self._lock = run, at, now, lock
+    def __init__(self, run: Run, at: Callable[[str], str], now: str, *, row: str, lock: str = "") -> None:
+        self._run, self._at, self._now, self._row, self._lock = run, at, now, row, lock
 
     # --- runs -----------------------------------------------------------------
 
@@ -177,13 +179,15 @@ class Books:
         for key in keys:
             self._run(sql + " AND key = ?", (table, key))
 
-    def drop_exact_rows(self, table: str, rows: Iterable[bytes]) -> None:
-        """Forget whole rows kept aside, by their bytes; one copy each."""
-        for value in rows:
-            self._run(
-                f'DELETE FROM {self._at("memlift_exact")} WHERE "table" = ? AND key IS NULL AND value = ?',
-                (table, value),
-            )
+    def drop_exact_row(self, table: str, value: bytes) -> bool:
+        """Forget one copy of a whole row kept aside, by its bytes; return whether there was one."""
+        book = self._at("memlift_exact")
+        found = self._run(
+            f"DELETE FROM {book} WHERE {self._row} = (SELECT {self._row} FROM {book}"
+            f' WHERE "table" = ? AND "column" IS NULL AND value = ? LIMIT 1) RETURNING 1',
+            (table, value),
+        )
+        return bool(found)
 
     def exact_count(self) -> dict[str, int]:
         """Return how many exact values each table has."""

@@ -14,7 +14,6 @@ from migrate.config import env
 from migrate.errors import BackendError, ConfigError
 
 _NAME = "memlift-backup-"
-_LOCK = "in-use"
 # Room left for others on the same disk.
 _MARGIN = 16 << 20
 
@@ -38,17 +37,32 @@ def workspace(folder: Path | None, *, need: int) -> Iterator[Path]:
     try:
         parent.mkdir(parents=True, exist_ok=True)
         _remove_dead(parent)
-        place = Path(tempfile.mkdtemp(prefix=_NAME, dir=parent))
+        place, fd = _make(parent)
     except OSError as exc:
         raise ConfigError(f"cannot write to {parent}: {exc.strerror}", hint="give another --workdir") from exc
-    fd = os.open(place / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
         check_room(place, need)
         yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
         os.close(fd)
+
+
+def _make(parent: Path) -> tuple[Path, int]:
+    """Make a folder and lock the folder itself, so that no moment of a dead process's life leaves one
+    without the mark; another process may remove ours before it is locked, then the next one is made."""
+    while True:
+        place = Path(tempfile.mkdtemp(prefix=_NAME, dir=parent))
+        fd = -1
+        try:
+            fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(fd), os.stat(place)):
+                return place, fd
+        except FileNotFoundError:
+            if fd >= 0:
+                os.close(fd)
+            continue
 
 
 def check_room(folder: Path, need: int) -> None:
@@ -66,7 +80,7 @@ def _remove_dead(parent: Path) -> None:
         with contextlib.suppress(OSError):  # another user's folder, or gone already
             if place.lstat().st_uid != os.getuid():
                 continue
-            fd = os.open(place / _LOCK, os.O_RDWR | os.O_NOFOLLOW)
+            fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(place, ignore_errors=True)

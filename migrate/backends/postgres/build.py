@@ -134,8 +134,16 @@ def _indexes(target: PostgresTarget, table: Table, standing: set[str]) -> list[S
 
 def _primary_key(target: PostgresTarget, table: Table, name: str, sql: str, progress: Progress) -> None:
     with target.transaction(f"build {name}", table=table.name) as db:
-        if name not in _constraints_of(db, target.server.schema):  # a commit whose answer was lost
-            db.execute(sql)
+        if name in _constraints_of(db, target.server.schema):
+            return  # a commit whose answer was lost
+        if target.again:
+            # A row that moved in its source was copied once more by the resume. One copy
+            # is enough here: the rows are compared with the source next.
+            keys = [ident(fitting_column(k)) for k in table.key]
+            same = " AND ".join(f"a.{k} = b.{k}" for k in keys)
+            relation = target.at(fitting(table.name))
+            db.execute(f"DELETE FROM {relation} a USING {relation} b WHERE {same} AND a.ctid > b.ctid")
+        db.execute(sql)
 
 
 def _foreign_key(target: PostgresTarget, table: Table, name: str, sql: str, progress: Progress) -> None:

@@ -45,9 +45,10 @@ def literal(text: str) -> str:
 
 def fitting(name: str) -> str:
     """Return a name that Postgres takes: too long, empty or reserved ones get a hash, so that no two meet."""
-    if name and len(name.encode()) <= MAX_NAME and "\0" not in name:
+    odd = "\0" in name or any("\ud800" <= c <= "\udfff" for c in name)
+    if name and not odd and len(name.encode()) <= MAX_NAME:
         return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:10]
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:10]
     cut = name.replace("\0", "").encode("utf-8", "ignore")[: MAX_NAME - 11].decode("utf-8", "ignore")
     return f"{cut}_{digest}"
 

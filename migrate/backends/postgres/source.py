@@ -95,7 +95,7 @@ class PostgresSource:
         row = self._connection.execute("SELECT to_regclass(%s)", (self._at("memlift_tables"),)).fetchone()
         if row is None or row[0] is None:
             return found
-        books = Books(self._run, self._at, NOW)
+        books = Books(self._run, self._at, NOW, row="ctid")
         self._exact = books.exact_count()
         here = {t.name: t for t in found}
         tables = dict(here)
@@ -125,7 +125,9 @@ class PostgresSource:
             ).fetchone()
             n = int(row[0]) if row else 0
             if self._exact.get(table.name):
-                sql = f'SELECT count(*) FROM {self._at("memlift_exact")} WHERE "table" = ? AND key IS NULL'
+                sql = (
+                    f'SELECT count(*) FROM {self._at("memlift_exact")} WHERE "table" = ? AND "column" IS NULL'
+                )
                 n += int(self._run(sql, (table.name,))[0][0])
         return n
 
@@ -250,14 +252,16 @@ class _Spool:
         for i in range(0, len(keys), 500):
             part = keys[i : i + 500]
             marks = ", ".join("?" * len(part))
-            found += self._db.execute(f"SELECT key, name, value FROM exact WHERE key IN ({marks})", part)
+            found += self._db.execute(
+                f"SELECT key, name, value FROM exact WHERE name IS NOT NULL AND key IN ({marks})", part
+            )
         return found
 
     def whole_rows(self, table: Table, size: int, after: int) -> Iterator[Batch]:
         at = after
         while True:
             found = self._db.execute(
-                "SELECT rowid, value FROM exact WHERE key IS NULL AND rowid > ? ORDER BY rowid LIMIT ?",
+                "SELECT rowid, value FROM exact WHERE name IS NULL AND rowid > ? ORDER BY rowid LIMIT ?",
                 (at, size),
             ).fetchall()
             if not found:

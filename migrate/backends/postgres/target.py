@@ -49,8 +49,9 @@ class PostgresTarget:
         self._copying: tuple[str, psycopg.Copy, ExitStack] | None = None
         self._pending: list[ExactCell] = []
         self._heart: _Heart | None = None
-        self.books = Books(self._run, self.at, NOW, lock=" FOR SHARE")
+        self.books = Books(self._run, self.at, NOW, row="ctid", lock=" FOR SHARE")
         self._notes: list[str] = []
+        self.again = False  # whether rows may have been copied twice, by an earlier life of this run
         self.say: Callable[[str], None] = lambda _: None
 
     # --- connection -----------------------------------------------------------
@@ -227,7 +228,8 @@ class PostgresTarget:
                 if not restart:
                     raise CheckpointError("an unfinished run is in the way", hint="run with --restart")
                 self._drop(last[0])
-            if last is None or last[0] != run:
+            self.again = last is not None and last[0] == run
+            if not self.again:
                 self.books.begin_run(run, plan)
 
     def _drop(self, run: str) -> None:
@@ -425,6 +427,7 @@ class PostgresTarget:
 
     def reconnect(self) -> None:
         """See `Target.reconnect`."""
+        self.again = True
         self._drop_connection()
         with translating("connect again"):
             self.db.execute("SELECT 1")
@@ -442,25 +445,37 @@ class PostgresTarget:
             for table, name in built:
                 if name in ddl.foreign_key_names(self.books.made(), table):
                     db.execute(f"ALTER TABLE {self.at(table)} DROP CONSTRAINT {ident(name)}")
+            for _, table in self.books.made().values():
+                for index in table.indexes:
+                    made_index = ddl.index(table, index, self.server) if index.unique else None
+                    if made_index is not None:
+                        db.execute(f"DROP INDEX IF EXISTS {self.at(made_index[0])}")
 
     def amend(
-        self, table: Table, rows: Sequence[Row], exact: Sequence[ExactCell], removed: Sequence[Row]
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        exact: Sequence[ExactCell],
+        *,
+        replace: bool,
+        removed: Sequence[Row] = (),
+        removed_rows: Sequence[Row] = (),
     ) -> None:
-        """See `Target.amend`. Rows pass through a temporary table, so that they are upserted by COPY too."""
+        """See `Target.amend`. Rows pass through a temporary table, so that they are written by COPY too."""
         columns, codecs, binary, picked = self._shape(table)
         kinds = [c.kind for c in table.columns]
         with self.transaction("amend rows", table=table.name) as db:
+            target = self.at(fitting(table.name))
+            book = self.books.drop_exact_row
+            rest = [row for row in removed_rows if not book(table.name, values.exact_row(kinds, row))]
+            self._remove(table, target, table.column_names, rest)
             if table.key:
                 key_kinds = [kinds[i] for i in table.key_positions]
                 self.books.drop_exact(table.name, (values.key_bytes(key_kinds, key) for key in removed))
                 self.books.drop_exact(table.name, (values.row_key(table, row) for row in rows))
-                self.books.drop_exact(table.name, (c.key for c in exact if c.key is not None))
-            else:
-                self.books.drop_exact_rows(table.name, (values.exact_row(kinds, row) for row in removed))
+                self.books.drop_exact(table.name, {c.key for c in exact if c.key is not None})
+                self._remove(table, target, table.key, [k for k in removed if _holdable(k)])
             names = [ident(n) for n in columns]
-            target = self.at(fitting(table.name))
-            if removed:
-                self._remove(table, target, removed)
             if rows:
                 db.execute(
                     f"CREATE TEMP TABLE memlift_staged ON COMMIT DROP AS SELECT {', '.join(names)} FROM {target} LIMIT 0"
@@ -475,39 +490,44 @@ class PostgresTarget:
                     copy.write(wire.HEADER + data + wire.TRAILER if binary else data)
                 db.execute(
                     f"INSERT INTO {target} ({', '.join(names)}) OVERRIDING SYSTEM VALUE"
-                    f" SELECT * FROM memlift_staged{self._on_conflict(table, columns)}"
+                    f" SELECT * FROM memlift_staged{self._on_conflict(table, columns, replace=replace)}"
                 )
             self.books.add_exact(exact)
             hit("amend.inside")
 
-    def _on_conflict(self, table: Table, columns: Sequence[str]) -> str:
+    def _on_conflict(self, table: Table, columns: Sequence[str], *, replace: bool) -> str:
         if not table.key:
             return ""
+        if not replace:
+            return " ON CONFLICT DO NOTHING"
         key = [fitting_column(k) for k in table.key]
         change = ", ".join(f"{ident(c)} = excluded.{ident(c)}" for c in columns if c not in key)
         return f" ON CONFLICT ({', '.join(map(ident, key))}) DO " + (
             f"UPDATE SET {change}" if change else "NOTHING"
         )
 
-    def _remove(self, table: Table, target: str, removed: Sequence[Row]) -> None:
+    def _remove(self, table: Table, target: str, names: Sequence[str], removed: Sequence[Row]) -> None:
+        """Delete rows by some of their cells: by key all that match, by all cells one copy each."""
+        if not removed:
+            return
         here = {
             c.name: there for c, there in zip(table.columns, columns_here(table, self._options), strict=True)
         }
-        names = table.key or table.column_names
         tests, codecs, at = [], [], []
         for i, name in enumerate(names):
             there = here[name]
             if there is not None:
                 kind = there.sql(self.server.vector_schema).split(" COLLATE ")[0]
-                tests.append(f"{ident(there.name)} IS NOT DISTINCT FROM ?::text::{kind}")
+                test = "=" if table.key else "IS NOT DISTINCT FROM"
+                tests.append(f"{ident(there.name)} {test} ?::text::{kind}")
                 codecs.append(there.codec)
                 at.append(i)
         where = " AND ".join(tests)
-        sql = f"DELETE FROM {target} WHERE {where}"
         if not table.key:
-            sql = f"DELETE FROM {target} WHERE ctid = (SELECT ctid FROM {target} WHERE {where} LIMIT 1)"
+            where = f"ctid = (SELECT ctid FROM {target} WHERE {where} LIMIT 1)"
         for row in removed:
-            self._run(sql, [wire.plain_text(c, row[i]) for c, i in zip(codecs, at, strict=True)])
+            cells = [wire.plain_text(c, row[i]) for c, i in zip(codecs, at, strict=True)]
+            self._run(f"DELETE FROM {target} WHERE {where}", cells)
 
     # --- after rows -----------------------------------------------------------
 
@@ -576,6 +596,15 @@ class PostgresTarget:
             if comment == (_MADE_SCHEMA, True):
                 db.execute(f"DROP SCHEMA {ident(server.schema)}")
         return sorted(set(made) - adopted)
+
+
+def _holdable(key: Row) -> bool:
+    """Whether a key could be in a table here at all; one that could not was kept aside whole."""
+    return all(not isinstance(c, str) or _clean(c) for c in key)
+
+
+def _clean(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 class _Heart:

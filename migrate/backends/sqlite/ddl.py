@@ -7,6 +7,7 @@ REAL, TEXT and BLOB are declared: a declared `numeric` would turn
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,10 @@ from migrate.fit import INT64, Fit, Found, Integers, Rule, Texts, Typed, whole
 from migrate.schema import PACKED_KINDS, TEXT_KINDS, Column, Index, Kind, Table, affinity
 
 _MAX_COLUMNS = 2000  # SQLITE_MAX_COLUMN (https://www.sqlite.org/limits.html)
+
+
+def _minus_zero(cell: float) -> bool:
+    return cell == 0 and math.copysign(1, cell) < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +39,14 @@ class Stored:
     def check(self, cells: Sequence[Any]) -> Iterator[Found]:
         """See `Rule.check`."""
         types = set(map(type, cells))
+        if str in types:
+            yield from Texts(nul=True, invalid=True).check([c if type(c) is str else None for c in cells])
         if float in types:
             for i, cell in enumerate(cells):
                 if type(cell) is float and cell != cell:
                     yield Found(i, None, "NaN, which SQLite turns into NULL")
+                elif type(cell) is float and self.affinity == "REAL" and _minus_zero(cell):
+                    yield Found(i, None, "-0.0, which SQLite turns into 0.0")
                 elif type(cell) is float and self.affinity in ("INTEGER", "NUMERIC") and whole(cell):
                     yield Found(i, None, "a whole real, which SQLite turns into an integer here")
         if int in types:
@@ -72,6 +81,8 @@ class Reals:
         for i, cell in enumerate(cells):
             if type(cell) is float and cell != cell:
                 yield Found(i, None, "NaN, which SQLite turns into NULL")
+            elif type(cell) is float and _minus_zero(cell):
+                yield Found(i, None, "-0.0, which SQLite turns into 0.0")
 
     def nearest(self, cell: Any) -> Any:
         """See `Rule.nearest`."""
@@ -108,8 +119,9 @@ def column_type(column: Column, dialect: str) -> str:
 def fit(table: Table, options: Options) -> Fit:
     """Return what SQLite can hold of a table."""
     problems = []
-    if is_ours(table.name):
+    if is_ours(table.name) or table.name.lower().startswith("sqlite_"):
         problems.append(f"table name {table.name!r} is reserved")
+    problems += [f"the name {n!r} holds NUL" for n in (table.name, *table.column_names) if "\0" in n]
     if len(table.columns) > _MAX_COLUMNS:
         problems.append(f"{len(table.columns)} columns; SQLite has {_MAX_COLUMNS} at most")
     names = [c.name.lower() for c in table.columns]
@@ -134,7 +146,13 @@ def create_table(table: Table) -> str:
     rowid = _rowid_key(table)
     parts = [_column(table, c, inline_key=c.name == rowid) for c in table.columns]
     if table.key and rowid is None:
-        parts.append(f"PRIMARY KEY ({', '.join(map(ident, table.key))})")
+        # One INTEGER column here would be the rowid; DESC is how SQLite keeps it apart.
+        lone = (
+            len(table.key) == 1
+            and column_type(table.column(table.key[0]), table.dialect).upper() == "INTEGER"
+        )
+        apart = " DESC" if lone and not table.without_rowid else ""
+        parts.append(f"PRIMARY KEY ({', '.join(map(ident, table.key))}{apart})")
     parts += [
         f"UNIQUE ({', '.join(map(ident, i.columns))})"
         for i in table.indexes
@@ -160,7 +178,7 @@ def _rowid_key(table: Table) -> str | None:
         return None
     column = table.column(table.key[0])
     if table.dialect == "sqlite":
-        return column.name if column.declared.upper() == "INTEGER" else None
+        return column.name if column.identity else None
     return column.name if column.kind is Kind.INTEGER else None
 
 

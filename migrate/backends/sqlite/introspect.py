@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 
-from migrate.backends.sqlbooks import is_ours
+from migrate.backends.sqlbooks import NAMES, is_ours
 from migrate.backends.sqlite.names import ident, literal
 from migrate.schema import Column, ForeignKey, Index, IndexPart, Kind, NotCarried, Table, affinity
 
@@ -29,6 +29,10 @@ def read_schema(connection: sqlite3.Connection) -> tuple[list[Table], list[NotCa
         "SELECT name, type, wr, \"strict\" FROM pragma_table_list WHERE schema = 'main' ORDER BY name"
     ).fetchall()
     for name, kind, without_rowid, strict in listed:
+        if is_ours(name) and name not in NAMES:
+            left.append(
+                NotCarried(name, "ITS ROWS ARE LEFT BEHIND: names that begin with memlift_ are reserved")
+            )
         if name.startswith("sqlite_") or is_ours(name):
             if name.startswith("sqlite_stat"):
                 left.append(NotCarried(name, "statistics; the target makes its own", derived=True))
@@ -74,9 +78,20 @@ def _table(
     key = tuple(keys[i] for i in sorted(keys))
     if re.search(r"\bcheck\s*\(", _without_strings(text), re.I):
         left.append(NotCarried(name, "CHECK constraints"))
+    if re.search(r"\bon\s+conflict\b", _without_strings(text), re.I):
+        left.append(NotCarried(name, "ON CONFLICT clauses"))
+    deferred = re.search(r"\bdeferrable\s+initially\s+deferred\b", _without_strings(text), re.I) is not None
+    foreign = _foreign_keys(connection, name)
+    if deferred and len(foreign) > 1:
+        left.append(
+            NotCarried(name, "DEFERRABLE INITIALLY DEFERRED: which of its foreign keys cannot be told")
+        )
     collations = _collations(connection, name)
     sequence = None
-    rowid = len(key) == 1 and not without_rowid and _declared(columns, key[0]).upper() == "INTEGER"
+    # `INTEGER PRIMARY KEY DESC` is no rowid alias (https://www.sqlite.org/lang_createtable.html): it has an index.
+    indexed = any(row[3] == "pk" for row in connection.execute(f"PRAGMA index_list({literal(name)})"))
+    whole = len(key) == 1 and not without_rowid and _declared(columns, key[0]).upper() == "INTEGER"
+    rowid = whole and not indexed
     if rowid and ("table", "sqlite_sequence") in sql:
         found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (name,)).fetchone()
         sequence = found[0] if found and isinstance(found[0], int) else None
@@ -94,10 +109,10 @@ def _table(
         name,
         tuple(_by_evidence(connection, name, columns, strict)),
         key,
-        _foreign_keys(connection, name),
+        tuple(replace(k, deferrable=True) for k in foreign) if deferred and len(foreign) == 1 else foreign,
         _indexes(connection, name, sql, left, {c.name for c in columns}),
         "sqlite",
-        sequence=sequence if autoincrement else None,
+        sequence=(sequence or 0) if autoincrement else None,
         without_rowid=without_rowid,
         strict=strict,
     )

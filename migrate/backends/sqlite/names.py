@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from migrate import values
 from migrate.errors import BackendError, MigrateError, TransientError
 from migrate.schema import Table
 
-_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*\Z")
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*\Z", re.ASCII)
 
 
 def ident(name: str) -> str:
@@ -34,7 +35,7 @@ def rowid_alias(table: Table) -> str | None:
     if table.without_rowid or len(table.key) != 1 or table.dialect != "sqlite":
         return None
     column = table.column(table.key[0])
-    return column.name if column.declared.upper() == "INTEGER" else None
+    return column.name if column.identity else None
 
 
 def rowid_name(table: Table) -> str | None:
@@ -43,6 +44,16 @@ def rowid_name(table: Table) -> str | None:
         return None
     taken = {name.lower() for name in table.column_names}
     return next((n for n in ("rowid", "_rowid_", "oid") if n not in taken), None)
+
+
+def bound(cell: Any) -> tuple[Any, bool]:
+    """Return a cell as it is bound, and whether it must be cast to text: text that is no UTF-8 is bound as bytes."""
+    if isinstance(cell, str):
+        try:
+            cell.encode()
+        except UnicodeEncodeError:
+            return values.text_bytes(cell), True
+    return cell, False
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 from migrate import values
 from migrate.backends.sqlbooks import Books, restore
 from migrate.backends.sqlite.introspect import read_schema
-from migrate.backends.sqlite.names import ident, rowid_alias, rowid_name, translating
+from migrate.backends.sqlite.names import bound, ident, rowid_alias, rowid_name, translating
 from migrate.backends.sqlite.opening import Opened, open_source
 from migrate.batch import Batch, Cursor, Row
 from migrate.schema import Kind, NotCarried, Table
@@ -61,7 +61,7 @@ class SqliteSource:
             "SELECT 1 FROM sqlite_schema WHERE name = 'memlift_tables' AND type = 'table'"
         ).fetchone():
             return declared
-        books = Books(self._run, ident, NOW)
+        books = Books(self._run, ident, NOW, row="rowid")
         self._exact = books.exact_count()
         tables = dict(here)
         for name, (target, table) in books.made().items():
@@ -87,7 +87,7 @@ class SqliteSource:
             (n,) = self._connection.execute(f"SELECT count(*) FROM {ident(here.name)}").fetchone()
             if self._exact.get(table.name):
                 (whole,) = self._connection.execute(
-                    'SELECT count(*) FROM memlift_exact WHERE "table" = ? AND key IS NULL', (table.name,)
+                    'SELECT count(*) FROM memlift_exact WHERE "table" = ? AND "column" IS NULL', (table.name,)
                 ).fetchone()
                 n += whole
         return int(n)
@@ -131,7 +131,8 @@ class SqliteSource:
             part = keys[i : i + 500]
             marks = ", ".join("?" * len(part))
             found += self._connection.execute(
-                f'SELECT key, "column", value FROM memlift_exact WHERE "table" = ? AND key IN ({marks})',
+                f'SELECT key, "column", value FROM memlift_exact WHERE "table" = ? AND key IN ({marks})'
+                ' AND "column" IS NOT NULL',
                 (table, *part),
             )
         return found
@@ -140,7 +141,7 @@ class SqliteSource:
         at = after["exact"] if isinstance(after, dict) and "exact" in after else 0
         while True:
             found = self._connection.execute(
-                'SELECT rowid, value FROM memlift_exact WHERE "table" = ? AND key IS NULL AND rowid > ?'
+                'SELECT rowid, value FROM memlift_exact WHERE "table" = ? AND "column" IS NULL AND rowid > ?'
                 " ORDER BY rowid LIMIT ?",
                 (table.name, at, size),
             ).fetchall()
@@ -166,6 +167,22 @@ class SqliteSource:
                         raise
                 self._loose_text.add(table.name)
 
+    def _by_key(self, here: Table, names: str, after: Cursor) -> tuple[str, list[Any]]:
+        """Return the statement that reads a table whose rowid has no name, from a cursor on.
+
+        WITHOUT ROWID tables come by key. A table whose columns take all three
+        names of the rowid comes as it is stored, and its cursor is a count of rows.
+        """
+        sql = f"SELECT {names} FROM {ident(here.name)}"
+        if not here.key:
+            return f"{sql} LIMIT -1 OFFSET ?", [after["offset"] if after is not None else 0]
+        keys = ", ".join(map(ident, here.key))
+        if after is None:
+            return f"{sql} ORDER BY {keys}", []
+        cells = [bound(cell) for cell in values.from_exact_row(bytes.fromhex(after))]
+        marks = ", ".join("CAST(? AS TEXT)" if cast else "?" for _, cast in cells)
+        return f"{sql} WHERE ({keys}) > ({marks}) ORDER BY {keys}", [cell for cell, _ in cells]
+
     def _strict_rows(
         self, table: Table, here: Table, size: int, after: Cursor
     ) -> Iterator[tuple[list[Row], Cursor]]:
@@ -188,14 +205,9 @@ class SqliteSource:
             key_at = -1
             cells = (after,) if after is not None else ()
         else:
-            keys = ", ".join(ident(k) for k in here.key)
-            marks = ", ".join("?" for _ in here.key)
-            where = f" WHERE ({keys}) > ({marks})" if after is not None else ""
-            sql = f"SELECT {names} FROM {source}{where}" + (f" ORDER BY {keys}" if keys else "")
             key_at = -2
-            cells = values.from_exact_row(bytes.fromhex(after)) if after is not None else ()
-        kinds = [c.kind for c in table.columns]
-        at = table.key_positions
+            sql, cells = self._by_key(here, names, after)
+        passed = after["offset"] if isinstance(after, dict) else 0
         try:
             self._connection.text_factory = loosely if loose else strict
             cursor.execute(sql, cells)
@@ -210,10 +222,14 @@ class SqliteSource:
                 elif key_at == -1:
                     position = rows[-1][0]
                     rows = [row[1:] for row in rows]
-                elif at:
-                    position = values.exact_row([kinds[i] for i in at], [rows[-1][i] for i in at]).hex()
+                elif here.key:
+                    last = dict(zip(table.column_names, rows[-1], strict=True))
+                    position = values.exact_row(
+                        [Kind.BLOB] * len(here.key), [last[k] for k in here.key]
+                    ).hex()
                 else:
-                    position = None
+                    passed += len(rows)
+                    position = {"offset": passed}
                 yield rows, position
         finally:
             self._connection.text_factory = strict

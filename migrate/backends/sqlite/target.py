@@ -12,7 +12,7 @@ from migrate.backends.base import Options, Phase, Position, Standing, Step
 from migrate.backends.sqlbooks import NAMES, Books, statements
 from migrate.backends.sqlite import ddl
 from migrate.backends.sqlite.introspect import read_schema
-from migrate.backends.sqlite.names import ident, literal, rowid_name, translating
+from migrate.backends.sqlite.names import bound, ident, literal, rowid_name, translating
 from migrate.backends.sqlite.opening import open_source
 from migrate.backends.sqlite.source import NOW
 from migrate.batch import Batch, ExactCell, Row
@@ -32,8 +32,9 @@ class SqliteTarget:
         self._connection: sqlite3.Connection | None = None
         self._run_id = ""
         self._plan: dict[str, Any] = {}
-        self._books = Books(self._run, ident, NOW)
+        self._books = Books(self._run, ident, NOW, row="rowid")
         self._pending: list[ExactCell] = []
+        self._again = False
         self.say: Callable[[str], None] = lambda _: None
 
     # --- connection -----------------------------------------------------------
@@ -103,7 +104,9 @@ class SqliteTarget:
         made: dict[str, tuple[str, Table]] = {}
         last = None
         if "memlift_runs" in ours and "memlift_tables" in ours:
-            books = Books(lambda sql, p: connection.execute(sql, tuple(p)).fetchall(), ident, NOW)
+            books = Books(
+                lambda sql, p: connection.execute(sql, tuple(p)).fetchall(), ident, NOW, row="rowid"
+            )
             made, last = books.made(), books.last_run()
         mine = {target.lower() for target, _ in made.values()}
         strangers = tuple(n for n in names if n.lower() in here and n.lower() not in mine)
@@ -134,7 +137,8 @@ class SqliteTarget:
                 if not restart:
                     raise CheckpointError("an unfinished run is in the way", hint="run with --restart")
                 self._drop(last[0])
-            if last is None or last[0] != run:
+            self._again = last is not None and last[0] == run
+            if not self._again:
                 self._books.begin_run(run, plan)
             self._db.execute("COMMIT")
 
@@ -155,7 +159,13 @@ class SqliteTarget:
             here = {
                 r[0].lower() for r in self._run("SELECT name FROM sqlite_schema WHERE type = 'table'", ())
             }
+            folded = [t.name.lower() for t in tables]
             for table in tables:
+                if folded.count(table.name.lower()) > 1:
+                    raise SchemaError(
+                        f"table names that differ only in case: {table.name!r}",
+                        hint="SQLite takes them for one: leave one out with --exclude",
+                    )
                 if table.name in made:
                     table_same_as(table, made[table.name][1])
                     continue
@@ -205,13 +215,15 @@ class SqliteTarget:
         """See `Target.append`."""
         with translating("write rows", table=batch.table.name):
             self._begin()
-            self._insert(batch.table, batch.rows, "")
+            # A resumed run may meet a row again that moved in its source; the newer one stands.
+            again = bool(batch.table.key) and self._again
+            self._insert(batch.table, batch.rows, "", "INSERT OR REPLACE" if again else "INSERT")
         self._pending += exact
 
-    def _insert(self, table: Table, rows: Sequence[Row], conflict: str) -> None:
+    def _insert(self, table: Table, rows: Sequence[Row], conflict: str, verb: str = "INSERT") -> None:
         names = ", ".join(map(ident, table.column_names))
         marks = ", ".join("?" * len(table.columns))
-        head = f"INSERT INTO {ident(table.name)} ({names}) VALUES"
+        head = f"{verb} INTO {ident(table.name)} ({names}) VALUES"
         self._db.execute("SAVEPOINT batch")
         try:
             self._db.executemany(f"{head} ({marks}){conflict}", rows)
@@ -219,7 +231,7 @@ class SqliteTarget:
             # Text that is no UTF-8: bound as bytes and cast, which SQLite does not check.
             self._db.execute("ROLLBACK TO batch")
             for row in rows:
-                cells = [_castable(c) for c in row]
+                cells = [bound(c) for c in row]
                 marks = ", ".join("CAST(? AS TEXT)" if cast else "?" for _, cast in cells)
                 self._db.execute(f"{head} ({marks}){conflict}", [c for c, _ in cells])
         self._db.execute("RELEASE batch")
@@ -245,55 +257,68 @@ class SqliteTarget:
     def reconnect(self) -> None:
         """See `Target.reconnect`."""
         self._pending = []
+        self._again = True
         self.close()
 
     def loosen(self) -> None:
         """See `Target.loosen`: foreign keys are not enforced while we write."""
 
     def amend(
-        self, table: Table, rows: Sequence[Row], exact: Sequence[ExactCell], removed: Sequence[Row]
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        exact: Sequence[ExactCell],
+        *,
+        replace: bool,
+        removed: Sequence[Row] = (),
+        removed_rows: Sequence[Row] = (),
     ) -> None:
         """See `Target.amend`."""
         kinds = [c.kind for c in table.columns]
         with translating("amend rows", table=table.name):
             self._begin()
             self._fence()
+            for row in removed_rows:
+                if not self._books.drop_exact_row(table.name, values.exact_row(kinds, row)):
+                    self._remove_one(table, row)
+            conflict = ""
             if table.key:
-                at = table.key_positions
-                key_kinds = [kinds[i] for i in at]
-                where = " AND ".join(f"{ident(k)} IS ?" for k in table.key)
+                key_kinds = [kinds[i] for i in table.key_positions]
                 self._books.drop_exact(table.name, (values.key_bytes(key_kinds, key) for key in removed))
                 self._books.drop_exact(table.name, (values.row_key(table, row) for row in rows))
-                self._books.drop_exact(table.name, (c.key for c in exact if c.key is not None))
-                self._db.executemany(f"DELETE FROM {ident(table.name)} WHERE {where}", removed)
-                keys = ", ".join(map(ident, table.key))
-                others = [n for n in table.column_names if n not in table.key]
-                change = ", ".join(f"{ident(n)} = excluded.{ident(n)}" for n in others)
-                self._insert(
-                    table,
-                    rows,
-                    f" ON CONFLICT ({keys}) DO " + (f"UPDATE SET {change}" if change else "NOTHING"),
-                )
-            else:
-                for row in removed:
-                    self._remove_one(table, row)
-                self._books.drop_exact_rows(table.name, (values.exact_row(kinds, row) for row in removed))
-                self._insert(table, rows, "")
+                self._books.drop_exact(table.name, {c.key for c in exact if c.key is not None})
+                for key in removed:
+                    self._remove_key(table, key)
+                conflict = " ON CONFLICT DO NOTHING"
+                if replace:
+                    # Removed and written anew, so that a value of a UNIQUE column may move between rows.
+                    conflict = ""
+                    for row in rows:
+                        self._remove_key(table, [row[i] for i in table.key_positions])
+            self._insert(table, rows, conflict)
             self._books.add_exact(exact)
             hit("amend.inside")
             self._db.execute("COMMIT")
 
+    def _remove_key(self, table: Table, key: Sequence[Any]) -> None:
+        tests, cells = [], []
+        for name, cell in zip(table.key, key, strict=True):
+            value, cast = bound(cell)
+            tests.append(f"{ident(name)} = " + ("CAST(? AS TEXT)" if cast else "?"))
+            cells.append(value)
+        self._db.execute(f"DELETE FROM {ident(table.name)} WHERE {' AND '.join(tests)}", cells)
+
     def _remove_one(self, table: Table, row: Row) -> None:
-        name = rowid_name(table) or "rowid"
-        where = " AND ".join(
-            f"{ident(n)} IS ? AND typeof({ident(n)}) = typeof(?)" for n in table.column_names
-        )
-        cells = [cell for c in row for cell in (c, c)]
-        self._db.execute(
-            f"DELETE FROM {ident(table.name)} WHERE {name} ="
-            f" (SELECT {name} FROM {ident(table.name)} WHERE {where} LIMIT 1)",
-            cells,
-        )
+        tests, cells = [], []
+        for name, cell in zip(table.column_names, row, strict=True):
+            value, cast = bound(cell)
+            mark = "CAST(? AS TEXT)" if cast else "?"
+            tests.append(f"{ident(name)} IS {mark} AND typeof({ident(name)}) = typeof({mark})")
+            cells += [value, value]
+        where, rowid = " AND ".join(tests), rowid_name(table)
+        if rowid is not None:
+            where = f"{rowid} = (SELECT {rowid} FROM {ident(table.name)} WHERE {where} LIMIT 1)"
+        self._db.execute(f"DELETE FROM {ident(table.name)} WHERE {where}", cells)
 
     # --- after rows -----------------------------------------------------------
 
@@ -409,13 +434,3 @@ def _title(statement: str) -> str:
 
 def _derived(layout: Any, table: Table) -> list[str]:
     return [f"{table.name}_fts"] if layout is not None and layout.sqlite_ddl(table) is not None else []
-
-
-def _castable(cell: Any) -> tuple[Any, bool]:
-    """Return a cell and whether it must be bound as bytes and cast to text."""
-    if isinstance(cell, str):
-        try:
-            cell.encode()
-        except UnicodeEncodeError:
-            return values.text_bytes(cell), True
-    return cell, False
