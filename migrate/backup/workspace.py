@@ -53,16 +53,12 @@ def _make(parent: Path) -> tuple[Path, int]:
     without the mark; another process may remove ours before it is locked, then the next one is made."""
     while True:
         place = Path(tempfile.mkdtemp(prefix=_NAME, dir=parent))
-        fd = -1
-        try:
+        with contextlib.suppress(FileNotFoundError):
             fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(fd, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(fd), os.stat(place)):
+            if place.exists():
                 return place, fd
-        except FileNotFoundError:
-            if fd >= 0:
-                os.close(fd)
-            continue
+            os.close(fd)
 
 
 def check_room(folder: Path, need: int) -> None:

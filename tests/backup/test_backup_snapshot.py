@@ -206,7 +206,7 @@ def test_the_copies_of_dead_processes_are_removed_and_those_of_living_ones_are_n
     )
     root = str(Path(__file__).resolve().parents[2])
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "w"), root], check=False, timeout=30)
-    assert len(files(tmp_path / "w")) == 2
+    assert len(files(tmp_path / "w")) == 1
     with workspace.workspace(tmp_path / "w", need=0) as mine:
         (mine / "copy").touch()
         with workspace.workspace(tmp_path / "w", need=0):
