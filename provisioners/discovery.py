@@ -204,7 +204,7 @@ def start_hint() -> str:
         return "systemctl --user start podman.socket"
     if os.uname().sysname == "Darwin":
         return "open Docker Desktop"
-    return "sudo systemctl start docker" if shutil.which("systemctl") else "start dockerd"
+    return "sudo systemctl start docker" if Path("/run/systemd/system").is_dir() else "start dockerd"
 
 
 def reached_at(url: str) -> tuple[str, bool]:
