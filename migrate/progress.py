@@ -37,7 +37,7 @@ def close(watching: Observer) -> None:
 
 
 class _Ticker:
-    """Calls `tick` every few seconds, in a thread, from the first step until `stop`."""
+    """Calls `tick` every few seconds in a thread, between `start` and `stop`."""
 
     def __init__(self, every_s: float, tick: Callable[[], None]) -> None:
         self._every_s, self._tick = every_s, tick
@@ -47,6 +47,7 @@ class _Ticker:
     def start(self) -> None:
         """Begin, if it has not begun."""
         if self._thread is None:
+            self._over.clear()
             self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
             self._thread.start()
 
@@ -55,6 +56,7 @@ class _Ticker:
         self._over.set()
         if self._thread is not None:
             self._thread.join(1)
+            self._thread = None
 
     def _run(self) -> None:
         while not self._over.wait(self._every_s):

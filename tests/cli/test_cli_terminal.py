@@ -139,14 +139,33 @@ def test_times_and_sizes_are_told_in_the_units_of_people() -> None:
 
 
 def test_lines_come_every_few_seconds_with_rate_and_time_left(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = Lines(sys.stderr, every_s=0.05)
+    lines = Lines(sys.stderr, every_s=0.2)
     lines.step("copy", "traces", 100, 1000)
-    lines.step("copy", "traces", 150, 1000)
-    time.sleep(0.1)
+    time.sleep(0.05)
     lines.step("copy", "traces", 600, 1000)
+    time.sleep(0.25)
+    lines.step("copy", "traces", 1000, 1000)
+    time.sleep(0.25)  # nothing more is to be said of it
     lines.say("to postgresql://me:hidden@host/db")
+    lines.close()
     said = capsys.readouterr().err.splitlines()
 
     assert len(said) == 2
     assert re.fullmatch(r"copy traces: 600 of 1,000 rows \(60 %\), [\d,]+ rows/s, about \d s left", said[0])
     assert said[1] == "to postgresql://me:***@host/db"
+
+
+def test_a_step_that_says_nothing_is_heard_of_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines(sys.stderr, every_s=0.1)
+    lines.step("index", "traces: vector index", 0, 1)
+    time.sleep(0.35)
+    lines.close()
+    time.sleep(0.15)
+    said = capsys.readouterr().err.splitlines()
+    lines.step("index", "traces: vector index", 0, 1)  # a second run may be watched by the same observer
+    time.sleep(0.25)
+    lines.close()
+
+    assert capsys.readouterr().err
+    assert 2 <= len(said) <= 3
+    assert set(said) == {"index traces: vector index: for 0 s"}
