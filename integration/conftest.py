@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `integration` is no installed package
 
-from integration.support.child import end_nursery  # noqa: E402
+from integration.support.child import end_children, end_nursery  # noqa: E402
 from integration.support.servers import Database, Postgres, a_server  # noqa: E402
 
 
@@ -56,6 +56,13 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 def postgres16(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """One Postgres 16, for what depends on the version."""
     yield from _server(tmp_path_factory.mktemp("postgres") / "16", 16)
+
+
+@pytest.fixture(autouse=True)
+def no_run_is_left() -> Iterator[None]:
+    """A test that fails ends the runs it started."""
+    yield
+    end_children()
 
 
 @pytest.fixture

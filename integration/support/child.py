@@ -8,6 +8,7 @@ and tells how it ended, so that a killed run is no zombie.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -44,6 +46,8 @@ class Child:
 
     failpoint:    see `migrate.failpoints`.
     commit_bytes: small, so that small stores have many commits.
+    pause:        seconds to wait at the first passes of a failpoint; it prints `at POINT` before.
+    patches:      {"module:name": value}, constants to be changed, or dicts to be updated.
     options:      those of `migrate.api.migrate`.
     """
 
@@ -54,6 +58,8 @@ class Child:
         *,
         failpoint: str | None = None,
         commit_bytes: int = 4000,
+        pause: dict[str, float] | None = None,
+        patches: dict[str, Any] | None = None,
         **options: Any,
     ) -> None:
         asked = {
@@ -62,12 +68,15 @@ class Child:
             "options": options,
             "commit_bytes": commit_bytes,
             "failpoint": failpoint,
+            "pause": pause or {},
+            "patches": patches or {},
         }
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(nursery().address)
         self._file: TextIO = self._socket.makefile("r", encoding="utf-8")
         self._socket.sendall(json.dumps(asked).encode() + b"\n")
         self.lines: list[str] = []
+        _children.append(self)
         self.pid = int(self._file.readline().removeprefix("pid "))
 
     def wait(self, timeout_s: float = 120) -> Ended:
@@ -86,7 +95,7 @@ class Child:
         told = self.lines[-1] if self.lines else ""
         said = json.loads(told) if told.startswith("{") else {}
         if not said and status >= 0:
-            raise AssertionError("the run told nothing:\n" + "\n".join(self.lines[-30:]))
+            raise AssertionError("the run told nothing:\n" + "\n".join(self.lines[-6:]))
         return Ended(status, said, self.lines)
 
     def line(self, beginning: str) -> str:
@@ -95,7 +104,17 @@ class Child:
             self.lines.append(line.rstrip("\n"))
             if line.startswith(beginning):
                 return line
-        raise AssertionError(f"the run ended without a line {beginning!r}")
+        last = "\n".join(self.lines[-6:])
+        self.close()
+        raise AssertionError(f"the run ended without a line {beginning!r}:\n{last}")
+
+    def close(self) -> None:
+        """End it, if it still runs, and let go of it. Idempotent."""
+        if self._file.closed:
+            return
+        self.signal(signal.SIGKILL)
+        self._file.close()
+        self._socket.close()
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
@@ -134,7 +153,16 @@ class Nursery:
         self._folder.cleanup()
 
 
+_PAUSES = 15  # a run is held up at a point so many times; then it goes on at full speed
+
+_children: list[Child] = []
 _nursery: Nursery | None = None
+
+
+def end_children() -> None:
+    """End the runs that a test left behind."""
+    while _children:
+        _children.pop().close()
 
 
 def nursery() -> Nursery:
@@ -217,16 +245,48 @@ def _progress(done: int, total: int, table: str) -> None:
     print(f"copy {table} {done}/{total}", flush=True)
 
 
+def _pausing(seconds: dict[str, float]) -> None:
+    from migrate import engine, reconcile
+    from migrate.backends.postgres import target as postgres
+    from migrate.backends.sqlite import target as sqlite
+    from migrate.failpoints import hit
+
+    passed: Counter[str] = Counter()
+
+    def pause(name: str) -> None:
+        passed[name] += 1
+        if name in seconds and passed[name] <= _PAUSES:
+            print(f"at {name}", flush=True)
+            time.sleep(seconds[name])
+        hit(name)
+
+    for module in (engine, reconcile, postgres, sqlite):
+        setattr(module, "hit", pause)  # noqa: B010 - they have it under this name
+
+
 def work(asked: dict[str, Any]) -> int:
     """Run here; print progress, and one line of JSON at the end."""
     from migrate import api, engine, failpoints
     from migrate.errors import MigrateError
 
     warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", message="The 'initial' parameter")
     engine.COMMIT_BYTES = asked["commit_bytes"]
     if asked["failpoint"] is not None:
         os.environ["MEMLIFT_FAILPOINT"] = asked["failpoint"]
         failpoints.ask()
+    for place, value in asked["patches"].items():
+        module, _, name = place.partition(":")
+        *outer, last = name.split(".")
+        owner: Any = importlib.import_module(module)
+        for part in outer:
+            owner = getattr(owner, part)
+        if isinstance(value, dict):
+            getattr(owner, last).update(value)
+        else:
+            setattr(owner, last, value)
+    if asked["pause"]:
+        _pausing(asked["pause"])
     told: dict[str, Any] = {}
     status = 0
     try:

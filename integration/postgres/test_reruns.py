@@ -1,0 +1,276 @@
+"""Runs over targets that hold data: what is added, what is left, what is refused, what undo drops."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from integration.support import comparing, stores
+from integration.support.comparing import same
+from integration.support.servers import Database
+from migrate import api
+from migrate.errors import SchemaError, VerifyError
+
+TABLE = """
+    CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT, w REAL);
+    INSERT INTO t VALUES (1, 'one', 1.5), (2, 'two', 2.5), (3, 'three', 3.5);
+    CREATE TABLE loose (x TEXT, y INTEGER);
+    INSERT INTO loose VALUES ('a', 1), ('a', 1), ('b', 2);
+"""
+
+
+@dataclass
+class Goal:
+    """A target and a way to run SQL in it."""
+
+    url: str
+    sql: Callable[[str], Any]
+
+
+@pytest.fixture(params=["postgres", "sqlite"])
+def goal(request: pytest.FixtureRequest, tmp_path: Path, database: Database) -> Goal:
+    if request.param == "postgres":
+        return Goal(database.at("store"), lambda sql: database.run("SET search_path = store, public", sql))
+    path = tmp_path / "b.sqlite"
+
+    def here(statement: str) -> Any:
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            return db.execute(statement).fetchall()
+
+    return Goal(str(path), here)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return stores.made(tmp_path / "a.sqlite", TABLE)
+
+
+def edit(path: Path, script: str) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(script)
+
+
+def rows(goal: Goal) -> list[Any]:
+    return sorted(goal.sql("SELECT id, v FROM t"))
+
+
+def test_a_rerun_writes_nothing_when_nothing_has_changed(goal: Goal, source: Path) -> None:
+    api.migrate(source, goal.url)
+    report = api.migrate(source, goal.url)
+    assert report.verified
+    assert {t.name: (t.rows_written, t.rows_unchanged) for t in report.tables} == {"t": (0, 3), "loose": (0, 3)}
+
+
+def test_a_rerun_adds_what_is_missing(goal: Goal, source: Path) -> None:
+    api.migrate(source, goal.url)
+    edit(source, "INSERT INTO t VALUES (4, 'four', NULL), (0, 'zero', 0.5); INSERT INTO loose VALUES ('a', 1)")
+    report = api.migrate(source, goal.url)
+    assert report.verified
+    assert {t.name: t.rows_written for t in report.tables} == {"t": 2, "loose": 1}
+    assert rows(goal) == [(0, "zero"), (1, "one"), (2, "two"), (3, "three"), (4, "four")]
+    assert sorted(goal.sql("SELECT x, y FROM loose")) == [("a", 1), ("a", 1), ("a", 1), ("b", 2)]
+
+
+def test_a_rerun_reports_rows_that_differ_and_leaves_them(goal: Goal, source: Path) -> None:
+    api.migrate(source, goal.url)
+    goal.sql("UPDATE t SET v = 'written by the agent since' WHERE id = 2")
+    with pytest.raises(VerifyError) as raised:
+        api.migrate(source, goal.url)
+    assert raised.value.exit_code == 3
+    assert "--update" in (raised.value.hint or "")
+    report = raised.value.report
+    assert report is not None
+    assert not report.verified
+    table = next(t for t in report.tables if t.name == "t")
+    assert table.differences["different"] == 1
+    assert table.differences["shown"] == [{"table": "t", "what": "different", "key": [2], "columns": ["v"]}]
+    assert (2, "written by the agent since") in rows(goal)
+
+
+def test_an_update_lets_the_source_win_and_keeps_what_only_the_target_has(goal: Goal, source: Path) -> None:
+    api.migrate(source, goal.url)
+    goal.sql("UPDATE t SET v = 'changed' WHERE id = 2")
+    goal.sql("INSERT INTO t (id, v) VALUES (9, 'of the agent')")
+    with pytest.raises(VerifyError):
+        api.migrate(source, goal.url, update=True)
+    assert rows(goal) == [(1, "one"), (2, "two"), (3, "three"), (9, "of the agent")]
+
+
+def test_a_mirror_also_removes_what_only_the_target_has(goal: Goal, source: Path) -> None:
+    api.migrate(source, goal.url)
+    goal.sql("UPDATE t SET v = 'changed' WHERE id = 2")
+    goal.sql("INSERT INTO t (id, v) VALUES (9, 'of the agent')")
+    goal.sql("INSERT INTO loose VALUES ('a', 1)")
+    goal.sql("DELETE FROM t WHERE id = 1")
+    report = api.migrate(source, goal.url, mirror=True)
+    assert report.verified
+    assert rows(goal) == [(1, "one"), (2, "two"), (3, "three")]
+    assert sorted(goal.sql("SELECT x, y FROM loose")) == [("a", 1), ("a", 1), ("b", 2)]
+
+
+def test_extra_rows_are_reported_and_left(goal: Goal, source: Path) -> None:
+    api.migrate(source, goal.url)
+    goal.sql("INSERT INTO t (id, v) VALUES (9, 'of the agent')")
+    goal.sql("INSERT INTO loose VALUES ('b', 2)")
+    with pytest.raises(VerifyError) as raised:
+        api.migrate(source, goal.url)
+    assert raised.value.report is not None
+    assert {t.name: t.rows_extra for t in raised.value.report.tables} == {"t": 1, "loose": 1}
+    assert (9, "of the agent") in rows(goal)
+
+
+def test_values_that_two_unique_rows_have_swapped_are_updated(goal: Goal, tmp_path: Path) -> None:
+    source = stores.made(
+        tmp_path / "a.sqlite",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL UNIQUE);"
+        "INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')",
+    )
+    api.migrate(source, goal.url)
+    edit(
+        source,
+        "UPDATE t SET v = 'x' WHERE id = 1; UPDATE t SET v = 'a' WHERE id = 2; UPDATE t SET v = 'b' WHERE id = 1",
+    )
+    assert api.migrate(source, goal.url, update=True).verified
+    assert rows(goal) == [(1, "b"), (2, "a"), (3, "c")]
+    with pytest.raises(Exception, match=r"(?i)unique"):
+        goal.sql("INSERT INTO t VALUES (4, 'a')")
+
+
+def test_an_update_keeps_children_of_changed_rows(goal: Goal, tmp_path: Path) -> None:
+    source = stores.made(
+        tmp_path / "a.sqlite",
+        "CREATE TABLE p (id INTEGER PRIMARY KEY, v TEXT UNIQUE);"
+        "CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER REFERENCES p (id) ON DELETE CASCADE);"
+        "INSERT INTO p VALUES (1, 'a'), (2, 'b'); INSERT INTO c VALUES (1, 1), (2, 2), (3, 1)",
+    )
+    api.migrate(source, goal.url)
+    edit(source, "UPDATE p SET v = v || '!'; INSERT INTO p VALUES (3, 'a'); DELETE FROM c WHERE id = 3")
+    assert api.migrate(source, goal.url, mirror=True).verified
+    assert goal.sql("SELECT count(*) FROM c") == [(2,)]
+
+
+def test_misfits_that_heal_or_appear_are_followed_by_an_update(goal: Goal, tmp_path: Path) -> None:
+    source = stores.made(
+        tmp_path / "a.sqlite",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT);"
+        "INSERT INTO t VALUES (1, 'a' || char(0)), (2, 'b'), (3, 'c' || char(0));"
+        "CREATE TABLE k (k TEXT PRIMARY KEY, v TEXT);"
+        "INSERT INTO k VALUES ('a' || char(0), 'x'), (NULL, 'y'), (NULL, 'y'), ('b', 'z');"
+        "CREATE TABLE loose (x TEXT);"
+        "INSERT INTO loose VALUES ('a' || char(0)), ('a' || char(0)), ('a' || char(0)), ('b')",
+    )
+    options = {"on_misfit": "quarantine"}
+    assert api.migrate(source, goal.url, **options).verified
+    edit(
+        source,
+        "UPDATE t SET v = 'healed' WHERE id = 1; UPDATE t SET v = char(0) WHERE id = 2; DELETE FROM t WHERE id = 3;"
+        "UPDATE k SET v = 'changed' WHERE k = 'a' || char(0); DELETE FROM k WHERE rowid = 2;"
+        "DELETE FROM loose WHERE rowid = 1; INSERT INTO loose VALUES (char(0))",
+    )
+    assert api.migrate(source, goal.url, mirror=True, **options).verified
+    report = api.migrate(source, goal.url, **options)
+    assert {t.name: t.rows_written for t in report.tables} == {"t": 0, "k": 0, "loose": 0}
+    assert api.verify(source, goal.url).verified
+
+
+def test_a_table_that_memlift_did_not_make_is_refused(goal: Goal, source: Path, database: Database) -> None:
+    if "://" in goal.url:
+        database.run("CREATE SCHEMA store")
+    goal.sql("CREATE TABLE t (id INTEGER PRIMARY KEY, mine TEXT)")
+    goal.sql("INSERT INTO t VALUES (1, 'precious')")
+    with pytest.raises(SchemaError) as raised:
+        api.migrate(source, goal.url)
+    assert raised.value.exit_code == 2
+    assert "--into-existing" in (raised.value.hint or "")
+    assert goal.sql("SELECT * FROM t") == [(1, "precious")]
+    report = api.migrate(source, goal.url, dry_run=True)
+    assert any("would refuse" in w for w in report.warnings)
+
+
+def test_rows_are_added_to_an_existing_table_that_was_looked_at(
+    goal: Goal, source: Path, database: Database
+) -> None:
+    if "://" in goal.url:
+        database.run("CREATE SCHEMA store")
+    goal.sql("CREATE TABLE t (id BIGINT PRIMARY KEY, v TEXT, w DOUBLE PRECISION)")
+    goal.sql("INSERT INTO t VALUES (3, 'three', 3.5), (8, 'precious', NULL)")
+    with pytest.raises(VerifyError):  # the row that only the target has
+        api.migrate(source, goal.url, into_existing=True)
+    assert rows(goal) == [(1, "one"), (2, "two"), (3, "three"), (8, "precious")]
+    assert "t" not in api.undo(goal.url) or rows(goal)
+    assert (8, "precious") in rows(goal)
+
+
+def test_an_existing_table_with_other_columns_is_refused(
+    goal: Goal, source: Path, database: Database
+) -> None:
+    if "://" in goal.url:
+        database.run("CREATE SCHEMA store")
+    goal.sql("CREATE TABLE t (id BIGINT PRIMARY KEY, other TEXT)")
+    goal.sql("INSERT INTO t VALUES (1, 'precious')")
+    with pytest.raises(SchemaError) as raised:
+        api.migrate(source, goal.url, into_existing=True)
+    assert raised.value.exit_code == 2
+    assert goal.sql("SELECT * FROM t") == [(1, "precious")]
+
+
+def test_undo_drops_what_memlift_made_and_nothing_else(goal: Goal, source: Path, database: Database) -> None:
+    if "://" in goal.url:
+        database.run("CREATE SCHEMA store")
+    goal.sql("CREATE TABLE mine (id INTEGER PRIMARY KEY)")
+    api.migrate(source, goal.url)
+    assert sorted(api.undo(goal.url)) == ["loose", "t"]
+    if "://" in goal.url:
+        with database.connect() as db:
+            assert comparing.relations(db, "store") == {("mine", "r"), ("mine_pkey", "i")}
+    else:
+        assert goal.sql("SELECT name FROM sqlite_schema") == [("mine",)]
+    assert api.undo(goal.url) == []
+
+
+def test_undo_drops_a_schema_that_memlift_made(source: Path, database: Database) -> None:
+    api.migrate(source, database.at("store"))
+    api.undo(database.at("store"))
+    assert database.run("SELECT 1 FROM pg_namespace WHERE nspname = 'store'") == []
+
+
+def test_undo_of_a_brain_leaves_an_empty_file(tmp_path: Path) -> None:
+    api.migrate(stores.BRAIN, tmp_path / "b.sqlite")
+    api.undo(tmp_path / "b.sqlite")
+    with closing(sqlite3.connect(tmp_path / "b.sqlite")) as db:
+        assert [r for r in db.execute("SELECT name FROM sqlite_schema") if r[0] != "sqlite_sequence"] == []
+
+
+def test_tenants_have_a_schema_each(tmp_path: Path, database: Database) -> None:
+    one = stores.made(tmp_path / "one.sqlite", TABLE)
+    two = stores.made(tmp_path / "two.sqlite", TABLE, "DELETE FROM t WHERE id = 1")
+    api.migrate(one, database.at("tenant_one"))
+    api.migrate(two, database.at('Tenant "two" % ?'))
+    assert api.verify(one, database.at("tenant_one")).verified
+    assert api.verify(two, database.at('Tenant "two" % ?')).verified
+    with pytest.raises(VerifyError):
+        api.verify(one, database.at('Tenant "two" % ?'))
+    api.undo(database.at("tenant_one"))
+    api.migrate(database.at('Tenant "two" % ?'), tmp_path / "back.sqlite")
+    same(comparing.sqlite_state(tmp_path / "back.sqlite"), comparing.sqlite_state(two))
+
+
+def test_a_table_with_other_columns_than_before_is_refused(goal: Goal, source: Path) -> None:
+    api.migrate(source, goal.url)
+    edit(source, "ALTER TABLE t ADD COLUMN more TEXT")
+    with pytest.raises(SchemaError):
+        api.migrate(source, goal.url)
+    assert len(rows(goal)) == 3
+
+
+def test_a_table_that_came_later_is_added_by_a_rerun(goal: Goal, source: Path) -> None:
+    api.migrate(source, goal.url)
+    edit(source, "CREATE TABLE late (id INTEGER PRIMARY KEY, t INTEGER REFERENCES t); INSERT INTO late VALUES (1, 1)")
+    assert api.migrate(source, goal.url).verified
+    assert goal.sql("SELECT id, t FROM late") == [(1, 1)]
