@@ -10,7 +10,7 @@ from threading import Event
 from typing import Any
 
 from migrate import backends, config, layouts
-from migrate.backends.base import Options, Source, Standing, Target
+from migrate.backends.base import Judge, Options, Source, Standing, Target
 from migrate.config import Endpoint, PostgresSettings, Settings, SqliteSettings
 from migrate.engine import Choices, OnProgress, Run
 from migrate.errors import ConfigError, MigrateError, VerifyError
@@ -207,7 +207,7 @@ def run(
             _choices(request),
             target=store,
             open_reader=lambda: module.source(goal),
-            fit=lambda table: module.fit(table, options),
+            fit=store.fit if isinstance(store, Judge) else lambda table: module.fit(table, options),
             observer=watching,
             on_progress=on_progress or (lambda done, total, table: None),
             stop=stop,

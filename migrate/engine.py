@@ -125,7 +125,7 @@ class Run:
         try:
             standing = self._look()
             for table in self.plan.tables:
-                self._audit(table)
+                self._retrying(partial(self._audit, table), recover=False)
             self.progress.warn(*self.source.problems())
         except BackendError as exc:
             exc.exit_code = ConfigError.exit_code  # nothing was begun
@@ -286,8 +286,8 @@ class Run:
     def _retrying(self, work: Callable[[], Any], *, recover: bool = True) -> Any:
         def again() -> None:
             self._check_stop()
-            self.target.rollback()
             if recover:
+                self.target.rollback()
                 self.target.reconnect()
 
         return retry.call(work, recover=again, progress=lambda: self._commits, say=self._observer.say)

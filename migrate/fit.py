@@ -312,6 +312,11 @@ class Fit:
             found += self.whole_rows(columns)
         return found
 
+    def holds_key(self, key: Sequence[Any]) -> bool:
+        """Whether a row with this key (cells in `table.key` order) can stand in the target's table."""
+        cells = zip(self.table.key_positions, key, strict=True)
+        return not any(cell is None or any(True for _ in self.rules[at].check([cell])) for at, cell in cells)
+
     def split(self, rows: Sequence[Row], found: Sequence[Found]) -> tuple[list[Row], list[ExactCell]]:
         """Return rows that fit, and the exact values kept beside them."""
         kinds = [c.kind for c in self.table.columns]

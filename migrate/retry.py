@@ -21,7 +21,8 @@ def _wait(state: tenacity.RetryCallState) -> float:
     asked = error.retry_after if isinstance(error, TransientError) else None
     if asked is not None:
         return min(asked, PATIENCE_S)
-    return float(tenacity.wait_exponential_jitter(FIRST_WAIT_S, LONGEST_WAIT_S, jitter=0.5)(state))
+    backoff = tenacity.wait_exponential(FIRST_WAIT_S, max=LONGEST_WAIT_S) + tenacity.wait_random(0, 0.5)
+    return float(backoff(state))
 
 
 class _Patience:

@@ -23,7 +23,19 @@ from migrate.fit import Fit
 from migrate.layouts.base import Layout
 from migrate.schema import NotCarried, Table
 
-__all__ = ["Fit", "Options", "Packer", "Phase", "Position", "Source", "Standing", "Step", "Store", "Target"]
+__all__ = [
+    "Fit",
+    "Judge",
+    "Options",
+    "Packer",
+    "Phase",
+    "Position",
+    "Source",
+    "Standing",
+    "Step",
+    "Store",
+    "Target",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +161,15 @@ class Packer(Protocol):
 
     def pack(self, batch: Batch) -> Batch:
         """Return the batch with `packed` filled in. Touches no connection."""
+        ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A target that knows better than its module what fits, because its settings matter (a sidecar)."""
+
+    def fit(self, table: Table) -> Fit:
+        """Return what this target can hold of a table. Needs no connection."""
         ...
 
 

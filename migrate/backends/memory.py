@@ -5,6 +5,7 @@ Rows, positions and exact cells live in dicts; a commit is one assignment.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from migrate import values
 from migrate.backends.base import Fit, Options, Phase, Position, Standing, Step
 from migrate.batch import Batch, Cursor, ExactCell, Row
 from migrate.config import MemorySettings
-from migrate.errors import CheckpointError
+from migrate.errors import CheckpointError, LeaseLostError
 from migrate.fit import Anything
 from migrate.plan import table_same_as
 from migrate.schema import NotCarried, Table
@@ -43,6 +44,7 @@ class Memory:
         self.say: Callable[[str], None] = lambda _: None
         self._waiting: list[Row] = []
         self._run = ""
+        self._owner = uuid.uuid4().hex
 
     def describe(self) -> str:
         """See `Store.describe`."""
@@ -93,9 +95,9 @@ class Memory:
     def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
         """See `Target.claim`."""
         shelf = self.shelf
-        if shelf.owner and shelf.owner != run:
+        if shelf.owner and shelf.owner != self._owner:
             raise CheckpointError("another run is writing to this target", hint="wait until it has ended")
-        shelf.owner = self._run = run
+        shelf.owner, self._run = self._owner, run
         if shelf.runs and shelf.runs[-1][1] == "unfinished" and restart:
             dead = shelf.runs.pop()[0]
             for name in [n for n, maker in shelf.makers.items() if maker == dead]:
@@ -128,6 +130,8 @@ class Memory:
 
     def commit(self, position: Position) -> None:
         """See `Target.commit`."""
+        if self.shelf.owner != self._owner:
+            raise LeaseLostError("another run has taken this target over")
         self.shelf.rows[position.table] += self._waiting
         self.shelf.positions[position.table] = position
         self._waiting = []
@@ -186,7 +190,7 @@ class Memory:
 
     def release(self) -> None:
         """See `Target.release`."""
-        if self.shelf.owner == self._run:
+        if self.shelf.owner == self._owner:
             self.shelf.owner = ""
 
     def undo(self) -> list[str]:

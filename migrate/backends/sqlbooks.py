@@ -71,6 +71,15 @@ class Books:
     def __init__(self, run: Run, at: Callable[[str], str], now: str, *, row: str, lock: str = "") -> None:
         self._run, self._at, self._now, self._row, self._lock = run, at, now, row, lock
 
+    @property
+    def run(self) -> Run:
+        """Return what runs a statement, for those who keep more books beside these."""
+        return self._run
+
+    def at(self, name: str) -> str:
+        """Return one of our names qualified and quoted."""
+        return self._at(name)
+
     # --- runs -----------------------------------------------------------------
 
     def last_run(self) -> tuple[str, str, dict[str, Any]] | None:

@@ -81,6 +81,11 @@ class PostgresSource:
         cursor = self._connection.execute(placed(sql), tuple(parameters))
         return cursor.fetchall() if cursor.description else []
 
+    @property
+    def books(self) -> Books:
+        """Return memlift's own tables here, for reading; they may not exist."""
+        return Books(self._run, self._at, NOW, row="ctid")
+
     def tables(self) -> list[Table]:
         """See `Source.tables`. A table that memlift wrote is described as its own source had it."""
         if self._tables is None:

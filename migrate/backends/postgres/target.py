@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -25,7 +26,7 @@ from migrate.backends.postgres.connect import (
 )
 from migrate.backends.postgres.names import fitting, fitting_column, ident, literal, placed, translating
 from migrate.backends.postgres.source import NOW
-from migrate.backends.postgres.types import BINARY, columns_here
+from migrate.backends.postgres.types import BINARY, columns_here, fit
 from migrate.backends.sqlbooks import NAMES, Books, statements
 from migrate.batch import Batch, ExactCell, Row
 from migrate.config import PostgresSettings
@@ -46,6 +47,9 @@ class PostgresTarget:
         self._connection: Connection | None = None
         self._seen: Server | None = None
         self._run_id = ""
+        self._owner = (
+            uuid.uuid4().hex
+        )  # of the lease: this attempt, not the run, which another may go on with
         self._copying: tuple[str, psycopg.Copy, ExitStack] | None = None
         self._pending: list[ExactCell] = []
         self._heart: _Heart | None = None
@@ -122,7 +126,7 @@ class PostgresTarget:
                 yield connection
 
     def _fence(self) -> None:
-        if not self.books.owned_by(self._run_id):
+        if not self.books.owned_by(self._owner):
             raise LeaseLostError(
                 "another run has taken this target over",
                 hint="let that run end, then run the same command again",
@@ -206,22 +210,19 @@ class PostgresTarget:
     def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
         """See `Target.claim`."""
         with self.transaction("prepare the target", fenced=False) as db:
-            if not self.server.schema_exists:
-                db.execute(f"CREATE SCHEMA IF NOT EXISTS {ident(self.server.schema)}")
+            self._one_at_a_time(db)
+            if not look_at(db, self._settings.schema).schema_exists:
+                db.execute(f"CREATE SCHEMA {ident(self.server.schema)}")
                 db.execute(f"COMMENT ON SCHEMA {ident(self.server.schema)} IS {literal(_MADE_SCHEMA)}")
-            # Two runs that begin at once would trip over each other's CREATE IF NOT EXISTS.
-            db.execute(
-                "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"memlift {self.server.schema}",)
-            )
             for statement in statements("bytea", "bigint", "double precision", self.at):
                 db.execute(statement)
         self._seen = None
         with translating("take the lease"):
-            lease.acquire(self.books, run, say=self.say)
+            lease.acquire(self.books, self._owner, say=self.say)
         hit("claim.inside")
         self._run_id = run
         if self._heart is None:
-            self._heart = _Heart(self._settings, self.at, run)
+            self._heart = _Heart(self._settings, self.at, self._owner)
         with self.transaction("store the plan"):
             last = self.books.last_run()
             if last is not None and last[1] != "done" and (restart or last[0] != run):
@@ -231,6 +232,10 @@ class PostgresTarget:
             self.again = last is not None and last[0] == run
             if not self.again:
                 self.books.begin_run(run, plan)
+
+    def _one_at_a_time(self, db: Connection) -> None:
+        """Let runs of one database that begin at once not trip over each other's CREATE IF NOT EXISTS."""
+        db.execute("SELECT pg_advisory_xact_lock(hashtextextended('memlift', 0))")
 
     def _drop(self, run: str) -> None:
         """Drop what an unfinished run made."""
@@ -249,6 +254,7 @@ class PostgresTarget:
             and self.server.vector_schema is None
         ):
             with self.transaction("create the extension vector") as db:
+                self._one_at_a_time(db)
                 db.execute("CREATE EXTENSION IF NOT EXISTS vector")
             self._seen = None
         with self.transaction("create tables") as db:
@@ -474,7 +480,10 @@ class PostgresTarget:
                 self.books.drop_exact(table.name, (values.key_bytes(key_kinds, key) for key in removed))
                 self.books.drop_exact(table.name, (values.row_key(table, row) for row in rows))
                 self.books.drop_exact(table.name, {c.key for c in exact if c.key is not None})
-                self._remove(table, target, table.key, [k for k in removed if _holdable(k)])
+                fits = fit(
+                    table, self._options
+                )  # a row whose key does not fit was kept aside, and is forgotten by now
+                self._remove(table, target, table.key, [key for key in removed if fits.holds_key(key)])
             names = [ident(n) for n in columns]
             if rows:
                 db.execute(
@@ -565,9 +574,9 @@ class PostgresTarget:
             self._heart.stop()
             self._heart = None
         if self._run_id and self._connection is not None:
-            run, self._run_id = self._run_id, ""
+            self._run_id = ""
             with self.transaction("release the target", fenced=False):
-                self.books.release(run)
+                self.books.release(self._owner)
 
     def undo(self) -> list[str]:
         """See `Target.undo`."""
@@ -577,7 +586,7 @@ class PostgresTarget:
         if row is None or row[0] is None:
             return []
         with translating("take the lease"):
-            lease.acquire(self.books, "undo")
+            lease.acquire(self.books, self._owner)
         with self.transaction("undo", fenced=False) as db:
             made = self.books.made()
             enums = {fitting(ddl.enum_name(c)) for _, t in made.values() for c in t.columns if c.labels}
@@ -598,20 +607,11 @@ class PostgresTarget:
         return sorted(set(made) - adopted)
 
 
-def _holdable(key: Row) -> bool:
-    """Whether a key could be in a table here at all; one that could not was kept aside whole."""
-    return all(not isinstance(c, str) or _clean(c) for c in key)
-
-
-def _clean(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= c <= "\udfff" for c in text)
-
-
 class _Heart:
     """Renews the lease from a connection of its own, whatever the writing one is waiting for."""
 
-    def __init__(self, settings: PostgresSettings, at: Callable[[str], str], run: str) -> None:
-        self._settings, self._run = settings, run
+    def __init__(self, settings: PostgresSettings, at: Callable[[str], str], owner: str) -> None:
+        self._settings, self._owner = settings, owner
         self._sql = f"UPDATE {at('memlift_lease')} SET beat = {NOW} WHERE id = 1 AND owner = %s"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="memlift lease", daemon=True)
@@ -623,7 +623,7 @@ class _Heart:
             try:
                 if connection is None:
                     connection = connect(self._settings)
-                connection.execute(self._sql, (self._run,))
+                connection.execute(self._sql, (self._owner,))
             except Exception:  # a missed beat is not an error: every commit checks the lease itself
                 if connection is not None:
                     connection.close()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from migrate.backends.sqlbooks import NAMES, is_ours
-from migrate.backends.sqlite.names import ident, literal
+from migrate.backends.sqlite.names import ident, literal, translating
 from migrate.schema import Column, ForeignKey, Index, IndexPart, Kind, NotCarried, Table, affinity
 
 _BY_AFFINITY = {"INTEGER": Kind.INTEGER, "TEXT": Kind.TEXT, "BLOB": Kind.BLOB, "REAL": Kind.REAL}
@@ -162,7 +162,8 @@ def _storages(
     counts = ", ".join(f"total(typeof({ident(c.name)}) = '{kind}')" for c in columns for kind in _BY_STORAGE)
     rows = f"(SELECT {', '.join(ident(c.name) for c in columns)} FROM {ident(name)}"
     rows += f" LIMIT {limit})" if limit else ")"
-    found = iter(connection.execute(f"SELECT {counts} FROM {rows}").fetchone())
+    with translating("look at the values", table=name):
+        found = iter(connection.execute(f"SELECT {counts} FROM {rows}").fetchone())
     tallies = {c.name: {kind: int(next(found)) for kind in _BY_STORAGE} for c in columns}
     return {name: {k: n for k, n in tally.items() if n} for name, tally in tallies.items()}
 

@@ -46,6 +46,11 @@ class SqliteSource:
         """Return in which way the file is read (`opening.Opened.how`)."""
         return self._opened.how
 
+    @property
+    def books(self) -> Books:
+        """Return memlift's own tables here, for reading; they may not exist."""
+        return Books(self._run, ident, NOW, row="rowid")
+
     def tables(self) -> list[Table]:
         """See `Source.tables`. A table that memlift wrote is described as its own source had it."""
         if self._tables is None:

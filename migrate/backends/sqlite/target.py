@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from migrate.backends.sqlite.names import bound, ident, literal, rowid_name, tra
 from migrate.backends.sqlite.opening import open_source
 from migrate.backends.sqlite.source import NOW
 from migrate.batch import Batch, ExactCell, Row
-from migrate.errors import CheckpointError, LeaseLostError, SchemaError
+from migrate.errors import CheckpointError, ConfigError, LeaseLostError, SchemaError
 from migrate.failpoints import hit
 from migrate.plan import table_same_as
 from migrate.schema import Table
@@ -31,6 +33,9 @@ class SqliteTarget:
         self._path, self._options = path, options
         self._connection: sqlite3.Connection | None = None
         self._run_id = ""
+        self._owner = (
+            uuid.uuid4().hex
+        )  # of the lease: this attempt, not the run, which another may go on with
         self._plan: dict[str, Any] = {}
         self._books = Books(self._run, ident, NOW, row="rowid")
         self._pending: list[ExactCell] = []
@@ -67,12 +72,31 @@ class SqliteTarget:
     def _run(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         return self._db.execute(sql, tuple(parameters)).fetchall()
 
+    @property
+    def books(self) -> Books:
+        """Return memlift's own tables here; to be used inside `transaction`."""
+        return self._books
+
+    @contextmanager
+    def transaction(self, op: str, *, fenced: bool = True, **where: Any) -> Iterator[sqlite3.Connection]:
+        """Run a block in one transaction of its own; `fenced`: only while the lease is ours."""
+        with translating(op, file=str(self._path), **where):
+            self._begin()
+            try:
+                if fenced:
+                    self._fence()
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                self.rollback()
+                raise
+
     def _begin(self) -> None:
         if not self._db.in_transaction:
             self._db.execute("BEGIN IMMEDIATE")
 
     def _fence(self) -> None:
-        if not self._books.owned_by(self._run_id):
+        if not self._books.owned_by(self._owner):
             raise LeaseLostError(
                 "another run has taken this target over",
                 hint="let that run end, then run the same command again",
@@ -83,6 +107,10 @@ class SqliteTarget:
 
     def look(self, tables: Sequence[Table]) -> Standing:
         """See `Target.look`. A file that does not exist is not made."""
+        if not self._path.parent.is_dir():
+            raise ConfigError(
+                f"there is no folder {self._path.parent}", hint="make it first, or check the path"
+            )
         if not self._path.exists() or self._path.stat().st_size == 0:
             return Standing()
         opened = open_source(self._path)
@@ -128,7 +156,7 @@ class SqliteTarget:
             for statement in statements("BLOB", "INTEGER", "REAL", ident):
                 self._db.execute(statement)
             self._db.execute("COMMIT")
-            lease.acquire(self._books, run, say=self.say)
+            lease.acquire(self._books, self._owner, say=self.say)
             hit("claim.inside")
             self._run_id, self._plan = run, plan
             self._begin()
@@ -243,7 +271,7 @@ class SqliteTarget:
             self._fence()
             self._books.add_exact(self._pending)
             self._books.save_position(self._run_id, position)
-            self._books.beat(self._run_id)
+            self._books.beat(self._owner)
             hit("commit.inside")
             self._db.execute("COMMIT")
             self._pending = []
@@ -287,8 +315,10 @@ class SqliteTarget:
                 self._books.drop_exact(table.name, (values.key_bytes(key_kinds, key) for key in removed))
                 self._books.drop_exact(table.name, (values.row_key(table, row) for row in rows))
                 self._books.drop_exact(table.name, {c.key for c in exact if c.key is not None})
+                fits = ddl.fit(table, self._options)
                 for key in removed:
-                    self._remove_key(table, key)
+                    if fits.holds_key(key):  # else its row was kept aside whole, and is forgotten by now
+                        self._remove_key(table, key)
                 conflict = " ON CONFLICT DO NOTHING"
                 if replace:
                     # Removed and written anew, so that a value of a UNIQUE column may move between rows.
@@ -401,7 +431,7 @@ class SqliteTarget:
         if self._connection is not None and self._run_id:
             with translating("release the target", file=str(self._path)):
                 self.rollback()
-                self._books.release(self._run_id)
+                self._books.release(self._owner)
         self._run_id = ""
 
     def undo(self) -> list[str]:
@@ -410,7 +440,7 @@ class SqliteTarget:
             here = {r[0] for r in self._run("SELECT name FROM sqlite_schema WHERE type = 'table'", ())}
             if "memlift_tables" not in here:
                 return []
-            lease.acquire(self._books, "undo")
+            lease.acquire(self._books, self._owner)
             self._begin()
             dropped = []
             layout, adopted = self._options.layout, self._books.adopted()

@@ -1,0 +1,155 @@
+"""The small protocol behind which the embedded engine and a server look the same.
+
+Settings of a collection travel in the form of the REST API (`CreateCollection`
+in the public OpenAPI), whichever engine keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+Json = dict[str, Any]
+PointId = int | str  # an unsigned 64-bit number, or a UUID as lower-case hyphenated text
+
+
+class Sparse(NamedTuple):
+    """A sparse vector: ascending packed u32 indices, packed float32 values."""
+
+    indices: bytes
+    values: bytes
+
+
+class Multi(NamedTuple):
+    """A multivector: packed float32 rows of `dim` one after another."""
+
+    dim: int
+    data: bytes
+
+
+Packed = bytes | Sparse | Multi  # bytes: a dense vector as packed float32
+
+
+class Point(NamedTuple):
+    """One point. `vectors` by name, the unnamed one is `""`; `shard` is its shard key, where there is one."""
+
+    id: PointId
+    vectors: dict[str, Packed]
+    payload: Json
+    shard: int | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """A collection as it stands.
+
+    settings: `params`, `hnsw_config`, `optimizer_config`, `quantization_config` as REST tells them.
+    schema:   payload indexes, {field: {"type": ..., parameters}}.
+    metadata: the collection's own, ours under `memlift`.
+    green:    whether nothing waits to be optimized.
+    """
+
+    settings: Json
+    points: int
+    indexed: int
+    green: bool
+    schema: Json = field(default_factory=dict)
+    metadata: Json = field(default_factory=dict)
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a payload may be on an engine's path.
+
+    depth:  nested levels of objects and lists that are taken and read again.
+    weight: the same counted in protobuf messages, or None where no protobuf is on the way.
+    cell:   bytes of the largest cell.
+    """
+
+    depth: int = 100  # at 123 an embedded shard can never be opened again
+    weight: int | None = None
+    cell: int = 32 * 2**20
+
+
+class Engine(Protocol):
+    """Collections of points. Its errors are ours: TransientError where another try may help."""
+
+    limits: Limits
+
+    def describe(self) -> str:
+        """Return its address without secrets."""
+        ...
+
+    def names(self) -> list[str]:
+        """Return the names of all collections, sorted."""
+        ...
+
+    def aliases(self) -> dict[str, str]:
+        """Return {alias: collection}."""
+        ...
+
+    def info(self, name: str) -> Info | None:
+        """Return a collection as it stands, or None where there is none."""
+        ...
+
+    def create(self, name: str, settings: Json, metadata: Json) -> None:
+        """Make a collection. Raises SchemaError where there already is one."""
+        ...
+
+    def set_metadata(self, name: str, metadata: Json) -> None:
+        """Replace our key in a collection's metadata."""
+        ...
+
+    def drop(self, name: str) -> None:
+        """Remove a collection. Idempotent."""
+        ...
+
+    def upsert(self, name: str, points: Sequence[Point]) -> None:
+        """Send points; they may be under way until `settle`. Raises what an earlier one met."""
+        ...
+
+    def settle(self) -> None:
+        """Return when everything sent is durable; raise where something was not taken."""
+        ...
+
+    def abandon(self) -> None:
+        """Forget what is still under way. Idempotent."""
+        ...
+
+    def delete(self, name: str, ids: Sequence[PointId]) -> None:
+        """Remove points; durable on return. Ids that are not there are no error."""
+        ...
+
+    def scroll(
+        self,
+        name: str,
+        limit: int,
+        offset: PointId | None,
+        *,
+        payload: bool | Sequence[str] = True,
+        vectors: bool | Sequence[str] = True,
+    ) -> tuple[list[Point], PointId | None]:
+        """Return points by ascending id (numbers, then UUIDs) from `offset` on, and where to go on."""
+        ...
+
+    def count(self, name: str) -> int:
+        """Return the exact number of points."""
+        ...
+
+    def index_payload(self, name: str, field: str, schema: Json) -> None:
+        """Build a payload index. Idempotent; durable on return."""
+        ...
+
+    def index(self, name: str, settings: Json, progress: Callable[[int, int], None]) -> None:
+        """Switch indexing on with these settings and wait until the collection is green."""
+        ...
+
+    def reconnect(self) -> None:
+        """Open again after a TransientError."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything. Idempotent."""
+        ...
