@@ -96,7 +96,10 @@ class EmbeddedPostgres:
             with self._mutex():
                 self._users.enter()
                 try:
-                    self._url = self._ensure_running()
+                    url = self._ensure_running()
+                    # Also when attaching: who started it may have been killed before this.
+                    pgprobe.make_database(url)
+                    self._url = url
                     if keep:
                         self._users.keep()
                 except BaseException:
@@ -226,10 +229,6 @@ class EmbeddedPostgres:
             self._spawn(cluster, port)
             url = pgprobe.url_of(port, password)
             if self._await_answer(url, deadline):
-                with pgprobe.connect(url, "postgres") as conn:
-                    made = conn.execute("SELECT FROM pg_database WHERE datname = %s", (pgprobe.DATABASE,))
-                    if made.rowcount == 0:
-                        conn.execute(f"CREATE DATABASE {pgprobe.DATABASE}")
                 return url
             if pgprobe.port_is_free(port):
                 break

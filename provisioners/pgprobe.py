@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,25 @@ def port_of(data: Path) -> str | None:
         return (data / "postmaster.pid").read_text(encoding="utf-8").split("\n")[3]
     except (FileNotFoundError, IndexError):
         return None
+
+
+def make_database(url: str) -> None:
+    """Create our database on the server of `url` where it is missing.
+
+    The server goes on with a CREATE DATABASE whose client was killed: then ours collides
+    with it, over the name or over the template, and looks again.
+    """
+    errors = driver().errors
+    with connect(url, "postgres") as conn:
+        for attempt in range(100):
+            if conn.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,)).rowcount:
+                return
+            try:
+                conn.execute(f"CREATE DATABASE {DATABASE}")
+            except (errors.DuplicateDatabase, errors.UniqueViolation, errors.ObjectInUse):
+                if attempt == 99:
+                    raise
+                time.sleep(0.1)
 
 
 def set_password(url: str, password: str) -> None:

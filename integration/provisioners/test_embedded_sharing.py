@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from embedded_kit import finish, line, postmaster, python, rows
 
-from provisioners import pgcluster
+from provisioners import pgcluster, pgprobe
 from provisioners.embedded import EmbeddedPostgres
 from provisioners.errors import NotReadyError, ProvisionError
 
@@ -235,3 +235,11 @@ def test_a_server_started_by_hand_is_left_alone(folder: Path) -> None:
     os.kill(postmaster(folder), signal.SIGINT)
     while (folder / "data" / "postmaster.pid").exists():
         time.sleep(0.05)
+
+
+def test_a_server_whose_starter_died_before_it_made_the_database_gets_one(folder: Path) -> None:
+    with EmbeddedPostgres(folder) as server:
+        with pgprobe.connect(server.url, "postgres") as conn:
+            conn.execute("DROP DATABASE memory")
+        with EmbeddedPostgres(folder) as attached, psycopg.connect(attached.url) as conn:
+            assert conn.execute("SELECT 1").fetchone() == (1,)
