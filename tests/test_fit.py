@@ -223,8 +223,8 @@ def test_a_row_whose_key_does_not_fit_is_kept_beside_whole() -> None:
     kept, exact, found = checked(FIT, rows)
     assert kept == [(3, "ok", "ok")]
     assert [(c.key, c.column, c.reason) for c in exact] == [
-        (None, None, "an integer beyond 64-bit integers"),
-        (None, None, "NULL in a key; a NUL character in text"),
+        (values.key_bytes([Kind.INTEGER], [2**64]), None, "an integer beyond 64-bit integers"),
+        (values.key_bytes([Kind.INTEGER], [None]), None, "NULL in a key; a NUL character in text"),
     ]
     assert [values.from_exact_row(c.value) for c in exact] == rows[:2]
     assert sorted(found) == [
@@ -247,7 +247,9 @@ def test_a_row_that_does_not_fit_as_a_whole_is_kept_beside_whole() -> None:
     fit = Fit(TABLE, RULES, whole_rows=lambda columns: iter([Found(1, None, "too wide")]))
     kept, exact, found = checked(fit, [(1, "a", "b"), (2, "c", "d")])
     assert kept == [(1, "a", "b")]
-    assert [(c.key, c.column, c.reason) for c in exact] == [(None, None, "too wide")]
+    assert [(c.key, c.column, c.reason) for c in exact] == [
+        (values.key_bytes([Kind.INTEGER], [2]), None, "too wide")
+    ]
     assert found == [(1, None, "too wide")]
 
 
