@@ -158,6 +158,13 @@ def test_children_of_a_row_with_a_misfit_key_do_not_stop_the_run(tmp_path: Path,
     same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))
 
 
+def test_foreign_keys_to_unique_columns_are_made(tmp_path: Path, database: Database) -> None:
+    source = stores.made(tmp_path / "a.sqlite", stores.ODD["foreign keys to a unique column"])
+    report = api.migrate(source, database.at("store"))
+    made = database.run("SELECT convalidated FROM pg_constraint WHERE contype = 'f'")
+    assert made == [(True,), (True,)], report.warnings
+
+
 def test_orphans_of_the_source_stay_and_are_reported(tmp_path: Path, database: Database) -> None:
     source = stores.made(
         tmp_path / "a.sqlite",

@@ -270,7 +270,6 @@ def work(asked: dict[str, Any]) -> int:
     from migrate.errors import MigrateError
 
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message="The 'initial' parameter")
     engine.COMMIT_BYTES = asked["commit_bytes"]
     if asked["failpoint"] is not None:
         os.environ["MEMLIFT_FAILPOINT"] = asked["failpoint"]

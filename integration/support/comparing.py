@@ -203,13 +203,13 @@ def pg_rows(db: Connection, schema: str) -> dict[str, Rows]:
 
 
 def pg_texts(db: Connection, schema: str) -> dict[str, Rows]:
-    """Return all rows of a schema as Postgres prints them, with each column's name and type."""
+    """Return all rows of a schema as Postgres prints them, with each column's name."""
     db.execute("SET TimeZone = 'UTC'")
     found: dict[str, Rows] = {}
     for name, columns in pg_tables(db, schema).items():
         wanted = ", ".join(f"{quoted(c)}::text" for c, _ in columns)
         found[name] = Counter(
-            tuple((f"{c} {t.replace(schema + '.', '')}", v) for v, (c, t) in zip(row, columns, strict=True))
+            tuple((c, v) for v, (c, _) in zip(row, columns, strict=True))
             for row in db.execute(f"SELECT {wanted} FROM {quoted(schema)}.{quoted(name)}".encode())
         )
     return found
@@ -228,7 +228,7 @@ def pg_shape(db: Connection, schema: str) -> dict[str, set[tuple[Any, ...]]]:
         ).fetchall()
         constraints = db.execute(
             "SELECT contype::text, pg_get_constraintdef(oid) FROM pg_constraint"
-            " WHERE conrelid = %s::regclass AND contype IN ('p', 'u', 'f')",
+            " WHERE conrelid = %s::regclass AND contype IN ('p', 'f')",
             (place,),
         ).fetchall()
         indexes = db.execute(

@@ -169,6 +169,13 @@ ODD: dict[str, Make | str] = {
         INSERT INTO c1 VALUES (1, 1); INSERT INTO c2 VALUES (1, 1);
         INSERT INTO pairs VALUES ('x', 1); INSERT INTO uses VALUES (1, 'x', 1), (2, NULL, 1), (3, 'x', NULL);
     """,
+    "foreign keys to a unique column": """
+        CREATE TABLE person (id INTEGER PRIMARY KEY, email TEXT UNIQUE, a INTEGER, b INTEGER);
+        CREATE UNIQUE INDEX person_ab ON person (a, b);
+        CREATE TABLE mail (id INTEGER PRIMARY KEY, who TEXT REFERENCES person (email), a INTEGER, b INTEGER,
+            FOREIGN KEY (a, b) REFERENCES person (a, b));
+        INSERT INTO person VALUES (1, 'x@y', 1, 1), (2, NULL, 1, 2); INSERT INTO mail VALUES (1, 'x@y', 1, 2), (2, NULL, 1, NULL);
+    """,
     "indexes": """
         CREATE TABLE event (id INTEGER PRIMARY KEY, kind TEXT, at REAL, gone INTEGER);
         CREATE INDEX event_live ON event (kind, at DESC) WHERE gone IS NULL;
