@@ -109,7 +109,7 @@ def test_a_killed_restore_leaves_the_old_database_or_the_new_one_whole(
             kept = [path for path in tmp_path.glob("target.sqlite.replaced-*") if path.suffix not in ("-wal", "-shm")]
             assert [content(path) for path in kept] == [old]
         # Run again, it ends as if it had never been killed, and the dead one's files are gone.
-        assert run(0, counter, "restore", url, target, "--force") == 0
+        manager.restore(to=target)
         assert content(target) == new
         assert not list(tmp_path.glob(".target.sqlite*"))
     assert ends == {"old", "new"}

@@ -184,6 +184,35 @@ def test_a_stop_in_the_middle_of_an_upload_leaves_no_half_backup(
     assert BackupManager(brain, store=url).list() == []
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_create_cleans_up_and_says_so(
+    tmp_path: Path, store_at: StoreAt, proxy: FaultProxy, number: signal.Signals, code: int
+) -> None:
+    brain, url = make(tmp_path / "brain.sqlite"), store_at(proxy.url)
+    held, release = threading.Event(), threading.Event()
+
+    def hold(seen: Seen) -> None:
+        if seen.method == "PUT" and ".sqlite" in seen.path:
+            held.set()
+            release.wait(20)
+
+    proxy.rules = [hold]
+    process = subprocess.Popen(command("create", brain, url), stderr=subprocess.PIPE, text=True)
+    try:
+        assert held.wait(20)
+        process.send_signal(number)
+        _, messages = process.communicate(timeout=10)
+    finally:
+        release.set()
+        process.kill()
+        process.communicate()
+    assert process.returncode == code, messages
+    assert "interrupted" in messages
+    assert files(tmp_path / "scratch") == []
+    proxy.rules = []
+    assert BackupManager(brain, store=url).list() == []
+
+
 def test_over_1000_backups_are_all_listed_and_foreign_objects_stay(tmp_path: Path, store_at: StoreAt) -> None:
     brain, url = make(tmp_path / "brain.sqlite", 5), store_at()
     manager = BackupManager(brain, store=url)

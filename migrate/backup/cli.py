@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
-import re
 import signal
 import sys
 import threading
@@ -17,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from migrate.errors import ConfigError, InterruptedRunError, TransientError, VerifyError
+from migrate.backup.text import Progress, duration, print_json, say, show_age, show_size, tell
+from migrate.errors import ConfigError, InterruptedRunError, MigrateError, TransientError, VerifyError
 
 if TYPE_CHECKING:
     from migrate.backup.catalog import Listing
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from migrate.backup.sealing import Secret
 
 _STORE_HELP = "s3://bucket/prefix?endpoint=http://host:9000&region=auto, or file:///folder"
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 # A service manager waits 90 s by default before it kills; a part on its way is given up long before.
 _STOP_S = 5.0
 # With a store that cannot be reached at all, a person should not wait for minutes.
@@ -108,29 +106,21 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     run_parser.add_argument("--metrics", metavar="HOST:PORT", help="answer /metrics for Prometheus")
 
 
-def duration(text: str) -> float:
-    """Read `90`, `15m`, `1h`, `7d` as seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text.strip())
-    if not found or not float(found[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no length of time; 90s, 15m, 1h, 7d")
-    return float(found[1]) * _UNITS[found[2] or "s"]
-
-
 def create(args: argparse.Namespace) -> int:
     """`backup create DB STORE`."""
-    with _interruptible():
-        manager = _manager(args)
+    with _interruptible() as cancel:
+        manager = _manager(args, cancel)
         _reach(manager.store, write=True)
         made = manager.create()
     if args.json:
-        return _print_json({"store": manager.store.url} | made.to_dict())
+        return print_json({"store": manager.store.url} | made.to_dict())
     if made.unchanged:
-        _say(f"unchanged since {made.id}; nothing uploaded")
+        say(f"unchanged since {made.id}; nothing uploaded")
         return 0
     for note in made.manifest.notes:
-        _tell(f"note: {note}")
-    _say(
-        f"{made.id}  {made.manifest.kind}  {_size(made.uploaded)} of {_size(made.manifest.size)}, "
+        tell(f"note: {note}")
+    say(
+        f"{made.id}  {made.manifest.kind}  {show_size(made.uploaded)} of {show_size(made.manifest.size)}, "
         f"{made.manifest.rows:,} rows, {made.seconds:.1f} s"
     )
     return 0
@@ -140,29 +130,29 @@ def list_(args: argparse.Namespace) -> int:
     """`backup list STORE`."""
     from migrate.backup.results import Backup, list_document
 
-    with _interruptible():
-        store, _, listings = _open(args)
+    with _interruptible() as cancel:
+        store, _, listings = _open(args, cancel)
     if args.db:
         listings = [listing for listing in listings if listing.database == args.db]
     now = datetime.fromtimestamp(time.time(), UTC)
     document = list_document(store.url, listings, now)
     if args.json:
-        return _print_json(document)
+        return print_json(document)
     if not listings:
-        _say("no backups")
+        say("no backups")
     for listing, about in zip(listings, document["databases"], strict=True):
-        _say(listing.database)
-        _say(f"  {'id':<36}  {'time':<20}  {'kind':<11}  {'size':>10}  {'rows':>12}  last proven")
+        say(listing.database)
+        say(f"  {'id':<36}  {'time':<20}  {'kind':<11}  {'size':>10}  {'rows':>12}  last proven")
         for entry in listing.entries:
             backup = Backup.of(entry)
             when = backup.time.strftime("%Y-%m-%dT%H:%M:%SZ") if backup.time else "-"
             proven = backup.last_proven.strftime("%Y-%m-%dT%H:%M:%SZ") if backup.last_proven else "never"
-            _say(
-                f"  {backup.id:<36}  {when:<20}  {backup.kind:<11}  {_size(backup.size):>10}  {backup.rows:>12,}  "
+            say(
+                f"  {backup.id:<36}  {when:<20}  {backup.kind:<11}  {show_size(backup.size):>10}  {backup.rows:>12,}  "
                 + (f"NOT RESTORABLE: {backup.problem}" if backup.problem else proven)
             )
         age = about["last_proven_age_s"]
-        _say(f"  last proven backup: {about['last_proven']}, {_age(age)} old" if age is not None else "  none is proven: memlift backup verify")  # fmt: skip
+        say(f"  last proven backup: {about['last_proven']}, {show_age(age)} old" if age is not None else "  none is proven: memlift backup verify")  # fmt: skip
     return 0
 
 
@@ -175,8 +165,8 @@ def restore(args: argparse.Namespace) -> int:
             f"{args.to} exists",
             hint="--force replaces it and keeps the old file beside it; or choose another path",
         )
-    with _interruptible():
-        _, vault, listings = _open(args)
+    with _interruptible() as cancel:
+        _, vault, listings = _open(args, cancel)
         named = [listing for listing in listings if any(str(e.id) == args.at for e in listing.entries)]
         listing = only(named or listings, args.db)
         done = vault.restore(
@@ -185,19 +175,19 @@ def restore(args: argparse.Namespace) -> int:
         )  # fmt: skip
     newest = listing.entries[-1]
     if args.at == "latest" and not newest.good:
-        _tell(f"warning: a newer backup, {newest.id}, cannot be restored: {newest.problem}")
+        tell(f"warning: a newer backup, {newest.id}, cannot be restored: {newest.problem}")
     if args.json:
-        return _print_json(done.to_dict())
-    _say(f"{done.path}: {done.manifest.id}, {done.manifest.rows:,} rows, proven, {done.seconds:.1f} s")
+        return print_json(done.to_dict())
+    say(f"{done.path}: {done.manifest.id}, {done.manifest.rows:,} rows, proven, {done.seconds:.1f} s")
     if done.replaced:
-        _say(f"the replaced file is kept as {done.replaced}")
+        say(f"the replaced file is kept as {done.replaced}")
     return 0
 
 
 def verify(args: argparse.Namespace) -> int:
     """`backup verify STORE`: the latest backup of each database, or the one that is named."""
-    with _interruptible():
-        _, vault, listings = _open(args)
+    with _interruptible() as cancel:
+        _, vault, listings = _open(args, cancel)
         named = [listing for listing in listings if any(str(e.id) == args.at for e in listing.entries)]
         chosen = [listing for listing in named or listings if args.db in (None, listing.database)]
         if not chosen:
@@ -213,9 +203,9 @@ def verify(args: argparse.Namespace) -> int:
             )
     if args.json:
         found = [drill.to_dict() for drill in drills]
-        return _print_json((found[0] if len(found) == 1 else {"verified": True}) | {"drills": found})
+        return print_json((found[0] if len(found) == 1 else {"verified": True}) | {"drills": found})
     for drill in drills:
-        _say(
+        say(
             f"{drill.manifest.id}: proven ({', '.join(drill.checks)}), {drill.manifest.rows:,} rows, {drill.seconds:.1f} s"
         )
     return 0
@@ -226,8 +216,8 @@ def prune(args: argparse.Namespace) -> int:
     from migrate.backup.manager import prune as prune_listing
 
     keep = _retention(args)
-    with _interruptible():
-        store, _, listings = _open(args)
+    with _interruptible() as cancel:
+        store, _, listings = _open(args, cancel)
         chosen = [listing for listing in listings if args.db in (None, listing.database)]
         age = timedelta(seconds=args.orphan_age)
         done = [
@@ -238,15 +228,15 @@ def prune(args: argparse.Namespace) -> int:
         for name in ("removed", "kept", "orphans", "uploads", "left"):
             whole[name] = [item for pruned in done for item in getattr(pruned, name)]
         whole["freed_bytes"] = sum(pruned.freed for pruned in done)
-        return _print_json(whole | {"databases": [pruned.to_dict() for pruned in done]})
+        return print_json(whole | {"databases": [pruned.to_dict() for pruned in done]})
     verb = "would remove" if args.dry_run else "removed"
     for pruned in done:
         for name in (*pruned.removed, *pruned.orphans, *pruned.uploads):
-            _say(f"{verb} {name}")
+            say(f"{verb} {name}")
         for why in pruned.left:
-            _tell(f"left: {why}")
-        _say(
-            f"{pruned.database}: {verb} {len(pruned.removed)}, kept {len(pruned.kept)}, freed {_size(pruned.freed)}"
+            tell(f"left: {why}")
+        say(
+            f"{pruned.database}: {verb} {len(pruned.removed)}, kept {len(pruned.kept)}, freed {show_size(pruned.freed)}"
         )
     return 0
 
@@ -261,7 +251,7 @@ def run(args: argparse.Namespace) -> int:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING if args.quiet else logging.INFO)
-    manager = _manager(args, keep=_retention(args))
+    manager = _manager(args, threading.Event(), keep=_retention(args))
     with contextlib.suppress(TransientError):  # away for now: the service goes on trying
         manager.store.reach(write=True, patience_s=_REACH_S)
     service = Service(
@@ -300,14 +290,14 @@ def run(args: argparse.Namespace) -> int:
         logger.removeHandler(handler)
 
 
-def _open(args: argparse.Namespace) -> tuple[ObjectStore, Vault, list[Listing]]:
+def _open(args: argparse.Namespace, cancel: threading.Event) -> tuple[ObjectStore, Vault, list[Listing]]:
     """Open a store that must be there, and read what is in it."""
     from migrate.backup.catalog import Catalog
     from migrate.backup.drill import Vault
     from migrate.backup.objectstore import open_store
     from migrate.backup.patience import Patience
 
-    patience = Patience(total_s=args.patience)
+    patience = Patience(total_s=args.patience, cancel=cancel)
     store = open_store(args.store, patience=patience)
     _reach(store, write=False)
     catalog = Catalog(store)
@@ -315,7 +305,9 @@ def _open(args: argparse.Namespace) -> tuple[ObjectStore, Vault, list[Listing]]:
     return store, vault, catalog.databases()
 
 
-def _manager(args: argparse.Namespace, keep: Retention | None = None) -> BackupManager:
+def _manager(
+    args: argparse.Namespace, cancel: threading.Event, keep: Retention | None = None
+) -> BackupManager:
     from migrate.backup.manager import BackupManager
 
     path = _database(args.database)
@@ -330,7 +322,8 @@ def _manager(args: argparse.Namespace, keep: Retention | None = None) -> BackupM
         interval=getattr(args, "interval", 3600.0),
         keep=keep,
         settings=_settings(args),
-        on_progress=_Progress() if not (args.quiet or args.json or args.run is run) else None,
+        cancel=cancel,
+        on_progress=Progress() if not (args.quiet or args.json or args.run is run) else None,
     )
 
 
@@ -385,67 +378,40 @@ def _reach(store: ObjectStore, *, write: bool) -> None:
         raise ConfigError(f"the store cannot be reached: {exc.message}", hint=exc.hint, **exc.where) from exc
 
 
+class _Stopped(BaseException):
+    """Raised by a signal. No Exception: boto3 would take one for a broken line, and try again."""
+
+
 @contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGINT unwind what is under way, so that nothing half-made stays behind."""
+def _interruptible() -> Iterator[threading.Event]:
+    """Let SIGTERM and SIGINT unwind what is under way, so that nothing half-made stays behind.
+
+    Yields an event that is set then, for what runs in other threads.
+    """
+    cancel = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield cancel
         return
+    code = 143
 
     def stop(number: int, _frame: object) -> None:
-        raise InterruptedRunError("interrupted", exit_code=128 + number, hint="run it again")
+        nonlocal code
+        code = 128 + number
+        cancel.set()
+        raise _Stopped
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield cancel
+    except (_Stopped, MigrateError) as exc:
+        if cancel.is_set():
+            raise InterruptedRunError("interrupted", exit_code=code, hint="run it again") from exc
+        raise
     finally:
         for number, old in previous.items():
             signal.signal(number, old)
 
 
 def _progress(args: argparse.Namespace, what: str) -> Callable[[int, int], None] | None:
-    report = _Progress()
+    report = Progress()
     return None if args.quiet or args.json else lambda done, total: report(what, done, total)
-
-
-class _Progress:
-    """A line on stderr every two seconds, and none for a phase that is done before."""
-
-    def __init__(self) -> None:
-        self._phase, self._last = "", 0.0
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if what != self._phase:
-            self._phase, self._last = what, now
-        if now - self._last >= 2.0 and done < total:
-            self._last = now
-            _tell(f"{what}: {100 * done // max(total, 1)} %")
-
-
-def _print_json(document: dict[str, Any]) -> int:
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-    return 0
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
-def _tell(text: str) -> None:
-    sys.stderr.write(text + "\n")
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000 or unit == "GB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return ""
-
-
-def _age(seconds: int) -> str:
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length} {unit}"
-    return f"{seconds} s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,8 +129,8 @@ class Creation:
             return None, difference
         if shrunk and not difference.changed:
             last = max(difference.total - 1, 0)
-            runs = [(last, 1)] if difference.total else []
-            difference = pages.Difference(runs, len(runs), difference.total, difference.sha256)
+            runs = array("Q", (last, 1) if difference.total else ())
+            difference = pages.Difference(runs, len(runs) // 2, difference.total, difference.sha256)
         return parent, difference
 
     def _parent(self, listing: Listing, place: Path) -> _Parent | None:

@@ -75,6 +75,7 @@ class BackupManager:
     on_success gets a Created, on_error the exception; both are called by
     `start()`'s thread after each run, and what they raise does not stop it.
     store: an address or an ObjectStore in place of bucket, prefix and endpoint_url.
+    cancel: set it from another thread to end what is under way (InterruptedRunError).
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class BackupManager:
         on_success: Callable[[Created], None] | None = None,
         on_error: Callable[[Exception], None] | None = None,
         on_progress: Callable[[str, int, int], None] | None = None,
+        cancel: threading.Event | None = None,
     ) -> None:
         if (bucket is None) == (store is None):
             raise ConfigError("give a bucket or a store", hint="BackupManager(path, bucket='b', prefix='p')")
@@ -111,7 +113,7 @@ class BackupManager:
         self.keep = keep or Retention(last=max_backups)
         self.settings = settings or Settings()
         self.on_success, self.on_error, self.on_progress = on_success, on_error, on_progress
-        self.cancel = threading.Event()
+        self.cancel = cancel or threading.Event()
         self.patience = Patience(total_s=self.settings.patience_s, cancel=self.cancel)
         if store is None:
             store = store_url(bucket or "", prefix, endpoint_url, region)

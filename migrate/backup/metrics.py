@@ -18,9 +18,9 @@ class Metrics:
     database: str
     results: dict[str, int] = field(default_factory=lambda: {"success": 0, "unchanged": 0, "failure": 0})
     drills: dict[str, int] = field(default_factory=lambda: {"success": 0, "failure": 0})
-    size_bytes: int = 0
-    raw_bytes: int = 0
-    duration_s: float = 0.0
+    size_bytes: int | None = None
+    raw_bytes: int | None = None
+    duration_s: float | None = None
     owner: bool = False
     _marks: dict[str, float] = field(default_factory=dict)
 

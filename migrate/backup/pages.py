@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,21 +34,26 @@ _MAX_RUN = 256
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What changed. runs: (first block, blocks); changed: blocks; total: blocks of the new file."""
+    """What changed. runs: first block and number of blocks, in turns, 16 bytes for both; changed: blocks;
+    total: blocks of the new file; sha256: of the whole file."""
 
-    runs: list[tuple[int, int]]
+    runs: array[int]
     changed: int
     total: int
     sha256: str
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        for at in range(0, len(self.runs), 2):
+            yield self.runs[at], self.runs[at + 1]
 
 
 def index_and_compare(database: Path, index: Path, known: Path | None) -> Difference:
     """Write the block hashes of `database` to `index` and compare them with those in `known`.
 
-    Without `known` every block is new. One pass over the file; memory does not grow with it.
+    Without `known` nothing is compared and there are no runs. One pass over the file.
     """
     whole = hashlib.sha256()
-    runs: list[tuple[int, int]] = []
+    runs = array("Q")
     number = changed = 0
     with database.open("rb") as file, index.open("wb") as out, _mapped(known) as old:
         old_size = len(old) if old is not None else 0
@@ -58,12 +64,12 @@ def index_and_compare(database: Path, index: Path, known: Path | None) -> Differ
                 digest = hashlib.sha256(chunk[start : start + BLOCK]).digest()[:HASH]
                 hashes += digest
                 at = number * HASH
-                if old is None or at + HASH > old_size or old[at : at + HASH] != digest:
+                if old is not None and (at + HASH > old_size or old[at : at + HASH] != digest):
                     changed += 1
-                    if runs and sum(runs[-1]) == number and runs[-1][1] < _MAX_RUN:
-                        runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+                    if runs and runs[-2] + runs[-1] == number and runs[-1] < _MAX_RUN:
+                        runs[-1] += 1
                     else:
-                        runs.append((number, 1))
+                        runs.extend((number, 1))
                 number += 1
             out.write(hashes)
     return Difference(runs, changed, number, whole.hexdigest())
@@ -92,7 +98,7 @@ def delta(database: Path, difference: Difference) -> Iterator[bytes]:
     """Yield the changed blocks of `database` as a stream for `apply`."""
     yield _HEAD.pack(_MAGIC, database.stat().st_size)
     with database.open("rb") as file:
-        for first, count in difference.runs:
+        for first, count in difference:
             file.seek(first * BLOCK)
             yield _RUN.pack(first, count) + file.read(count * BLOCK)
     yield _RUN.pack(0, 0)
@@ -102,7 +108,7 @@ def delta_index(index: Path, difference: Difference) -> Iterator[bytes]:
     """Yield the numbers and hashes of the changed blocks, and the new number of blocks first."""
     yield struct.pack(">Q", difference.total)
     with index.open("rb") as file:
-        for first, count in difference.runs:
+        for first, count in difference:
             file.seek(first * HASH)
             hashes = file.read(count * HASH)
             yield b"".join(_ENTRY.pack(first + i, hashes[i * HASH : (i + 1) * HASH]) for i in range(count))

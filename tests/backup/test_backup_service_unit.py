@@ -221,6 +221,19 @@ def test_the_service_outlives_failures_and_tells_them(brain: Path, url: str, cap
     assert "memlift_backup_last_drill_age_seconds" in text or service.metrics.drills["success"] == 0
 
 
+def test_a_store_without_conditional_writes_gets_a_warning_and_its_backups(
+    brain: Path, url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FolderStore, "conditional_writes", lambda self: False)
+    made = threading.Event()
+    manager = BackupManager(brain, store=url, on_success=lambda created: made.set())
+    with caplog.at_level(logging.WARNING, "memlift.backup"):
+        manager.start()
+        wait_for(made)
+        assert manager.stop()
+    assert caplog.text.count("no conditional writes") == 1
+
+
 def test_start_and_stop_of_the_manager(brain: Path, url: str) -> None:
     made = threading.Event()
     manager = BackupManager(brain, store=url, interval=3600, on_success=lambda created: made.set())
