@@ -92,8 +92,11 @@ class Integers:
 
     def check(self, cells: Sequence[Any]) -> Iterator[Found]:
         """See `Rule.check`."""
-        yield from _others(cells, int, "integers")
-        numbers = [c for c in cells if type(c) is int]
+        types = set(map(type, cells))
+        numbers = cells
+        if types != {int}:
+            yield from _others(cells, int, "integers")
+            numbers = [c for c in cells if type(c) is int]
         if numbers and (min(numbers) < self.low or max(numbers) > self.high):
             for i, cell in enumerate(cells):
                 if type(cell) is int and not self.low <= cell <= self.high:
@@ -147,8 +150,11 @@ class Texts:
 
     def check(self, cells: Sequence[Any]) -> Iterator[Found]:
         """See `Rule.check`."""
-        yield from _others(cells, str, self.what)
-        joined = "".join(c for c in cells if type(c) is str)
+        try:
+            joined = "".join(cells)
+        except TypeError:  # a NULL, or something that is no text
+            yield from _others(cells, str, self.what)
+            joined = "".join(c for c in cells if type(c) is str)
         suspect = not self.nul and "\0" in joined
         if not joined.isascii():
             try:
@@ -207,9 +213,11 @@ class Vectors:
     def check(self, cells: Sequence[Any]) -> Iterator[Found]:
         """See `Rule.check`."""
         size = 4 * self.dim
-        if set(map(type, cells)) - {bytes, _NONE}:
-            yield from self._strangers(cells)
-        given = [c for c in cells if type(c) is bytes]
+        types, given = set(map(type, cells)), cells
+        if types != {bytes}:
+            if types - {bytes, _NONE}:
+                yield from self._strangers(cells)
+            given = [c for c in cells if type(c) is bytes]
         good = given
         if set(map(len, given)) - {size}:
             good = [c for c in given if len(c) == size]
@@ -357,11 +365,11 @@ def size_of(columns: Sequence[Sequence[Any]]) -> int:
     """Return the bytes of cells given as columns: texts and blobs by length, all else as 8."""
     total = 0
     for cells in columns:
-        types = set(map(type, cells))
-        if types <= {str} or types <= {bytes}:
+        try:
             total += sum(map(len, cells))
-        elif types & {str, bytes}:
-            total += sum(len(c) if isinstance(c, (str, bytes)) else 8 for c in cells if c is not None)
-        else:
-            total += 8 * len(cells)
+        except TypeError:  # numbers, or a NULL among texts
+            if set(map(type, cells)) & {str, bytes}:
+                total += sum(len(c) if isinstance(c, (str, bytes)) else 8 for c in cells if c is not None)
+            else:
+                total += 8 * len(cells)
     return total

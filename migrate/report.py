@@ -32,7 +32,8 @@ class Silent:
 
 @dataclass(frozen=True, slots=True)
 class TableReport:
-    """One table of a run. Times in seconds, `bytes` as read from the source.
+    """One table of a run. Times in seconds; `bytes` as read from the source (of a table of
+    more than 16 batches an estimate, from one batch in eight).
 
     differences: {"missing", "extra", "different": counts, "shown": the first of them}.
     misfits:     {"cells": count, "shown": [{"key", "column", "reason"}, ...]}.

@@ -72,8 +72,11 @@ class Short:
     def check(self, cells: Sequence[Any]) -> Iterator[Found]:
         """See `Rule.check`."""
         yield from self.base.check(cells)
-        sized = [c for c in cells if isinstance(c, (str, bytes))]
-        if sized and 4 * max(map(len, sized)) > MAX_KEY_BYTES:
+        try:
+            longest = max(map(len, cells), default=0)
+        except TypeError:
+            longest = max((len(c) for c in cells if isinstance(c, (str, bytes))), default=0)
+        if 4 * longest > MAX_KEY_BYTES:
             for i, cell in enumerate(cells):
                 if isinstance(cell, (str, bytes)):
                     raw = cell.encode("utf-8", "surrogateescape") if isinstance(cell, str) else cell

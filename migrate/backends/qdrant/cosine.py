@@ -46,7 +46,8 @@ def unit(cells: Sequence[bytes], dim: int) -> tuple[list[bytes], list[dict[str, 
     if dim > _MAX_DIM:
         as_they_are = norms == 0
     plain = off.any(axis=1)
-    packed, extra = [], []
+    packed: list[bytes] = []
+    extra: list[dict[str, Any] | None] = []
     trits = _trits(off) if bool((fits & plain & ~as_they_are).any()) else None
     for i, cell in enumerate(cells):
         if as_they_are[i]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib
 import os
 import shutil
 import signal
@@ -21,13 +22,13 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import edge_config  # beside this script
 import qdrant_edge as edge
 
+edge_config: Any = importlib.import_module("edge_config")  # beside this script
 _AT_ONCE = 500  # points in one update; no size from 50 to 2,000 was faster
 
 
-def _floats(data: bytes) -> memoryview:
+def _floats(data: bytes) -> Any:
     return memoryview(data).cast("f")  # a third faster than a list of floats; bytes would be one number each
 
 
@@ -36,9 +37,8 @@ def _vector(packed: Any) -> Any:
     if isinstance(packed, bytes):
         return _floats(packed)
     if packed[0] == "s":
-        return edge.SparseVector(
-            memoryview(packed[1]).cast("I").tolist(), memoryview(packed[2]).cast("f").tolist()
-        )
+        numbers: Any = memoryview(packed[2]).cast("f").tolist()
+        return edge.SparseVector(memoryview(packed[1]).cast("I").tolist(), numbers)
     step = 4 * packed[1]
     return [_floats(packed[2][i : i + step]) for i in range(0, len(packed[2]), step)]
 
@@ -75,14 +75,16 @@ class Shards:
         self._open[name] = edge.EdgeShard.create(str(self._folder / name), edge_config.config(settings))
         self._open[name].flush()
 
-    def upsert(self, name: str, points: Any) -> None:
+    def upsert(self, name: str, points: Any, insert_only: bool) -> None:
+        mode = edge.UpdateMode.InsertOnly if insert_only else None
         shard = self._shard(name)
         self._dirty.add(name)
         for i in range(0, len(points), _AT_ONCE):
             made = [
-                edge.Point(p[0], {n: _vector(v) for n, v in p[1].items()}, p[2]) for p in points[i : i + _AT_ONCE]
+                edge.Point(p[0], {n: _vector(v) for n, v in p[1].items()}, p[2])
+                for p in points[i : i + _AT_ONCE]
             ]
-            shard.update(edge.UpdateOperation.upsert_points(made))
+            shard.update(edge.UpdateOperation.upsert_points(made, update_mode=mode))
 
     def delete(self, name: str, ids: Any) -> None:
         self._shard(name).update(edge.UpdateOperation.delete_points(ids))
@@ -106,13 +108,15 @@ class Shards:
         return {
             "points": found.points_count,
             "indexed": found.indexed_vectors_count,
-            "schema": {k: str(v.data_type).rpartition(".")[2].lower() for k, v in found.payload_schema.items()},
+            "schema": {
+                k: str(v.data_type).rpartition(".")[2].lower() for k, v in found.payload_schema.items()
+            },
         }
 
     def index_payload(self, name: str, field: str, schema: Any) -> None:
         shard = self._shard(name)
         shard.update(edge.UpdateOperation.create_field_index(field, edge_config.index_params(schema)))
-        shard.flush()
+        self._dirty.add(name)
 
     def index(self, name: str, settings: Any) -> None:
         """Open again with other settings and build what they ask for."""

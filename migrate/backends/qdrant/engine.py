@@ -106,8 +106,15 @@ class Engine(Protocol):
         """Remove a collection. Idempotent."""
         ...
 
-    def upsert(self, name: str, points: Sequence[Point]) -> None:
-        """Send points; they may be under way until `settle`. Raises what an earlier one met."""
+    def pack(self, name: str, points: Sequence[Point], *, insert_only: bool = False) -> bytes:
+        """Return points as they are sent. Touches no connection; any thread may call it.
+
+        insert_only: a point of the same id stays as it is.
+        """
+        ...
+
+    def send(self, name: str, packed: bytes) -> None:
+        """Upsert packed points; they may be under way until `settle`. Raises what an earlier one met."""
         ...
 
     def settle(self) -> None:
@@ -139,7 +146,7 @@ class Engine(Protocol):
         ...
 
     def index_payload(self, name: str, field: str, schema: Json) -> None:
-        """Build a payload index. Idempotent; durable on return."""
+        """Build a payload index. Idempotent; durable after `settle`."""
         ...
 
     def index(self, name: str, settings: Json, progress: Callable[[int, int], None]) -> None:

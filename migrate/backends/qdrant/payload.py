@@ -45,13 +45,15 @@ Marks = dict[int, dict[str, Any]]
 
 
 def kept_exactly(number: float) -> bool:
-    """Whether the engine gives a finite double back as it was: serde_json's quick parser, re-enacted.
+    """Whether the engine gives a double back as it was: serde_json's quick parser, re-enacted.
 
     It reads the shortest digits as one integer and scales that once by a power of ten
     (https://docs.rs/serde_json, without its feature `float_roundtrip`).
     """
     if number.is_integer() and abs(number) < 1e15:
         return True
+    if not math.isfinite(number):
+        return False
     text, _, power = repr(number).partition("e")
     whole, _, fraction = text.lstrip("-").partition(".")
     exponent = int(power or 0) - len(fraction)

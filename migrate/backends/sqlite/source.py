@@ -11,8 +11,9 @@ from typing import Any
 from migrate import values
 from migrate.backends.sqlbooks import Books, restore
 from migrate.backends.sqlite.introspect import read_schema
-from migrate.backends.sqlite.names import bound, ident, rowid_alias, rowid_name, translating
+from migrate.backends.sqlite.names import ident, translating
 from migrate.backends.sqlite.opening import Opened, open_source
+from migrate.backends.sqlite.walking import walk
 from migrate.batch import Batch, Cursor, Row
 from migrate.schema import Kind, NotCarried, Table
 
@@ -172,70 +173,23 @@ class SqliteSource:
                         raise
                 self._loose_text.add(table.name)
 
-    def _by_key(self, here: Table, names: str, after: Cursor) -> tuple[str, list[Any]]:
-        """Return the statement that reads a table whose rowid has no name, from a cursor on.
-
-        WITHOUT ROWID tables come by key. A table whose columns take all three
-        names of the rowid comes as it is stored, and its cursor is a count of rows.
-        """
-        sql = f"SELECT {names} FROM {ident(here.name)}"
-        if not here.key:
-            return f"{sql} LIMIT -1 OFFSET ?", [after["offset"] if after is not None else 0]
-        keys = ", ".join(map(ident, here.key))
-        if after is None:
-            return f"{sql} ORDER BY {keys}", []
-        cells = [bound(cell) for cell in values.from_exact_row(bytes.fromhex(after))]
-        marks = ", ".join("CAST(? AS TEXT)" if cast else "?" for _, cast in cells)
-        return f"{sql} WHERE ({keys}) > ({marks}) ORDER BY {keys}", [cell for cell, _ in cells]
-
     def _strict_rows(
         self, table: Table, here: Table, size: int, after: Cursor
     ) -> Iterator[tuple[list[Row], Cursor]]:
-        cursor = self._connection.cursor()
-        names = ", ".join(ident(n) for n in table.column_names)
-        alias, hidden = rowid_alias(here), rowid_name(here)
-        source = ident(here.name)
-        loose = table.name in self._loose_text
+        steps = walk(self._connection, table, here, after)
         # One factory serves the whole connection, so it is set only around each fetch.
-        strict, loosely = str, values.bytes_text
-        cells: Any = ()
-        if alias is not None and alias in table.column_names:
-            where = f" WHERE {ident(alias)} > ?" if after is not None else ""
-            sql = f"SELECT {names} FROM {source}{where} ORDER BY {ident(alias)}"
-            key_at = table.column_names.index(alias)
-            cells = (after,) if after is not None else ()
-        elif hidden is not None:
-            where = f" WHERE {hidden} > ?" if after is not None else ""
-            sql = f"SELECT {hidden}, {names} FROM {source}{where} ORDER BY {hidden}"
-            key_at = -1
-            cells = (after,) if after is not None else ()
-        else:
-            key_at = -2
-            sql, cells = self._by_key(here, names, after)
-        passed = after["offset"] if isinstance(after, dict) else 0
+        text = values.bytes_text if table.name in self._loose_text else str
+        cursor = self._connection.cursor()
         try:
-            self._connection.text_factory = loosely if loose else strict
-            cursor.execute(sql, cells)
+            self._connection.text_factory = text
+            cursor.execute(steps.sql, steps.cells)
             while True:
-                self._connection.text_factory = loosely if loose else strict
+                self._connection.text_factory = text
                 rows = cursor.fetchmany(size)
                 if not rows:
                     return
-                position: Cursor
-                if key_at >= 0:
-                    position = rows[-1][key_at]
-                elif key_at == -1:
-                    position = rows[-1][0]
-                    rows = [row[1:] for row in rows]
-                elif here.key:
-                    last = dict(zip(table.column_names, rows[-1], strict=True))
-                    position = values.exact_row(
-                        [Kind.BLOB] * len(here.key), [last[k] for k in here.key]
-                    ).hex()
-                else:
-                    passed += len(rows)
-                    position = {"offset": passed}
-                yield rows, position
+                position = steps.position(rows)
+                yield [row[1:] for row in rows] if steps.stripped else rows, position
         finally:
-            self._connection.text_factory = strict
+            self._connection.text_factory = str
             cursor.close()

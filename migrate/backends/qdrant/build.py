@@ -1,0 +1,146 @@
+"""What a collection is made with, and what is built once its rows are in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from migrate.backends.base import Phase, Step
+from migrate.backends.qdrant.engine import Engine, Info, Json
+from migrate.backends.qdrant.names import field_path
+from migrate.backends.qdrant.shape import Shape, native
+from migrate.errors import SchemaError
+from migrate.schema import Kind
+from migrate.tenants import COLUMNS as TENANTS
+
+# No graph while rows pour in: building it once at the end costs a fraction of keeping it current.
+DEFERRED: Json = {"hnsw_config": {"m": 0}, "optimizers_config": {"indexing_threshold": 0}}
+_HNSW: Json = {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000}  # the server's own defaults
+_THRESHOLD_KB = 10_000
+_SCHEMAS = {
+    Kind.INTEGER: "integer",
+    Kind.REAL: "float",
+    Kind.BOOL: "bool",
+    Kind.TEXT: "keyword",
+    Kind.NATIVE: "keyword",
+    Kind.TIMESTAMP: "keyword",  # ISO text; `datetime` is for RFC 3339 and would leave others out
+}
+# What a foreign collection's settings hold that another can be made with.
+_CARRIED = (
+    "on_disk_payload",
+    "shard_number",
+    "replication_factor",
+    "write_consistency_factor",
+    "sharding_method",
+)
+
+
+def foreign_settings(shape: Shape) -> Json:
+    """Return what the collection, from which a foreign table came, said of itself: settings, schema, aliases."""
+    if not shape.foreign:
+        return {}
+    found = native(shape.table.column("id")).get("collection")
+    return found if isinstance(found, dict) else {}
+
+
+def collection_settings(shape: Shape) -> Json:
+    """Return the settings of a new collection in REST form."""
+    settings = shape.settings()
+    told = foreign_settings(shape).get("settings") or {}
+    params = told.get("params") or {}
+    settings.update({k: params[k] for k in _CARRIED if params.get(k) is not None})
+    if told.get("quantization_config"):
+        settings["quantization_config"] = told["quantization_config"]
+    return settings
+
+
+def final_settings(shape: Shape) -> Json:
+    """Return the settings that switch indexing on: the source collection's own, or the server's defaults."""
+    told = foreign_settings(shape).get("settings") or {}
+    hnsw = {k: v for k, v in (told.get("hnsw_config") or {}).items() if v is not None}
+    optimizers = {k: v for k, v in (told.get("optimizer_config") or {}).items() if v is not None}
+    return {
+        "hnsw_config": {**_HNSW, **hnsw},
+        "optimizers_config": {"indexing_threshold": _THRESHOLD_KB, **optimizers},
+    }
+
+
+def payload_indexes(shape: Shape) -> dict[str, Json]:
+    """Return the payload indexes worth having: {field: schema}.
+
+    The columns that name a row, those that the source has indexed, and the
+    tenant's, which Qdrant then keeps together on disk (`is_tenant`).
+    """
+    table = shape.table
+    if shape.foreign:
+        schema = foreign_settings(shape).get("schema") or {}
+        return {field: dict(one) for field, one in schema.items()}
+    wanted = [*table.key, *(c for index in table.indexes for c in index.columns)]
+    wanted += [c for c in table.column_names if c in TENANTS]
+    vectors = {v.column.name for v in shape.vectors}
+    found: dict[str, Json] = {}
+    for name in dict.fromkeys(wanted):
+        if name in vectors or name not in table.column_names:
+            continue
+        kind = _SCHEMAS.get(table.column(name).kind)
+        if kind is not None:
+            tenant = name in TENANTS and kind == "keyword"
+            found[field_path(name)] = {"type": kind, **({"is_tenant": True} if tenant else {})}
+    return found
+
+
+def steps(engine: Engine, name: str, shape: Shape, *, index: str) -> list[Step]:
+    """Return what is to be built in a collection: payload indexes first, as the graph makes use of them."""
+    info = engine.info(name)
+    if info is None:
+        return []
+    table = shape.table.name
+    found = [
+        Step(
+            table, f"payload index {field}", Phase.INDEX, partial(_payload_index, engine, name, field, schema)
+        )
+        for field, schema in payload_indexes(shape).items()
+        if field not in info.schema
+    ]
+    deferred = (info.settings.get("hnsw_config") or {}).get("m") == 0
+    if index != "none" and (deferred or not info.green) and shape.vectors:
+        settings = final_settings(shape)
+        found.append(Step(table, "vector index", Phase.INDEX, partial(_index, engine, name, settings)))
+    return found
+
+
+def _payload_index(
+    engine: Engine, name: str, field: str, schema: Json, progress: Callable[[int, int], None]
+) -> None:
+    engine.index_payload(name, field, schema)
+    progress(1, 1)
+
+
+def _index(engine: Engine, name: str, settings: Json, progress: Callable[[int, int], None]) -> None:
+    engine.index(name, settings, progress)
+
+
+def check_takes(shape: Shape, name: str, info: Info) -> None:
+    """Refuse an existing collection whose vectors cannot take ours (--into-existing)."""
+    given: Any = info.settings["params"].get("vectors") or {}
+    here: Json = {"": given} if "size" in given else dict(given)
+    here.update(info.settings["params"].get("sparse_vectors") or {})
+    if not shape.table.key:
+        raise SchemaError(
+            f"{shape.table.name!r} has no key to match points of {name!r} by", hint="?prefix=..."
+        )
+    for v in shape.vectors:
+        found = here.get(v.name)
+        if found is None:
+            raise SchemaError(
+                f"the existing collection {name!r} has no vector {v.name!r}", hint="?prefix=..."
+            )
+        for field in ("size", "distance", "datatype"):
+            wanted = v.params.get(field)
+            if (wanted or "float32") != (found.get(field) or "float32"):
+                raise SchemaError(
+                    f"the vector {v.name!r} of the existing collection {name!r} has {field} {found.get(field)},"
+                    f" not {wanted}",
+                    hint="migrate under another prefix (?prefix=...)",
+                )

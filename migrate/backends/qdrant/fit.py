@@ -1,0 +1,163 @@
+"""Which cells a collection can hold of a table, judged before a row moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from migrate import vectors
+from migrate.backends.base import Options
+from migrate.backends.qdrant import payload
+from migrate.backends.qdrant.engine import Limits
+from migrate.backends.qdrant.names import MARKS
+from migrate.backends.qdrant.shape import Shape, VectorColumn
+from migrate.fit import Fit, Found, Never, Rule, Typed, Vectors
+from migrate.schema import Column, Kind, Table
+
+_NONE = type(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Any cell that is not too large, and JSON that is not nested too deep.
+
+    What is either is kept in the sidecar, whole; nothing is lost, so it is no misfit.
+    """
+
+    limits: Limits
+    json: bool = False
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        for i, cell in enumerate(cells):
+            if not isinstance(cell, (str, bytes)):
+                continue
+            size = len(cell) * (4 if isinstance(cell, bytes) else 3) // 3
+            if size > self.limits.cell:
+                yield Found(i, None, f"{len(cell)} bytes in one payload value", harmless=True)
+            elif self.json and isinstance(cell, str) and (reason := self._deep(cell)):
+                yield Found(i, None, reason, harmless=True)
+
+    def _deep(self, text: str) -> str | None:
+        if text.count("[") + text.count("{") <= 12:
+            return None
+        try:
+            levels, weight = payload.depth(payload.json_value(text))
+        except RecursionError:
+            return "JSON nested too deep for a payload"
+        if levels > self.limits.depth or (self.limits.weight is not None and weight > self.limits.weight):
+            return f"JSON nested {levels} levels deep, too deep for a payload"
+        return None
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        return cell
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Sparse vectors, multivectors, half and byte vectors: packed as they should be, and finite."""
+
+    kind: Kind
+    dim: int | None
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        yield from Typed(bytes, "vectors", b"").check(cells)
+        for i, cell in enumerate(cells):
+            if type(cell) is bytes and (reason := self._problem(cell)):
+                yield Found(i, None, reason)
+
+    def _problem(self, cell: bytes) -> str | None:
+        numbers: Any
+        match self.kind:
+            case Kind.HALF:
+                if len(cell) != 2 * (self.dim or 0):
+                    return f"{len(cell)} bytes in a column of {self.dim} float16"
+                numbers = np.frombuffer(cell, vectors.F16)
+            case Kind.U8:
+                return None if len(cell) == self.dim else f"{len(cell)} bytes in a column of {self.dim}"
+            case Kind.SPARSE:
+                if len(cell) < 8 or len(cell) != 8 + 8 * int.from_bytes(cell[4:8], "little"):
+                    return "no packed sparse vector"
+                indices, numbers, _ = vectors.unpack_sparse(cell)
+                if len(indices) > 1 and not bool((np.diff(indices.astype(np.int64)) > 0).all()):
+                    return "a sparse vector whose indices do not ascend"
+            case _:
+                if len(cell) < 8:
+                    return "no packed multivector"
+                n, dim = int.from_bytes(cell[:4], "little"), int.from_bytes(cell[4:8], "little")
+                if n < 1 or dim != self.dim or len(cell) != 8 + 4 * n * dim:
+                    return f"no multivector of {self.dim} dimensions"
+                numbers = vectors.unpack_multi(cell)
+        return None if bool(np.isfinite(numbers).all()) else "NaN or infinity in a vector"
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        return None
+
+
+def _vector_rule(v: VectorColumn) -> Rule:
+    if v.column.kind is Kind.VECTOR:
+        return Vectors(v.column.dim or 0, legacy_json=v.column.legacy_json)
+    return Packed(v.column.kind, v.column.dim)
+
+
+def _told(v: VectorColumn) -> str:
+    if v.column.kind is Kind.SPARSE:
+        return "sparse vector"
+    kind = "multivector" if v.column.kind is Kind.MULTI else "vector"
+    return f"{kind}({v.params['size']}) {str(v.params['distance']).lower()} {v.params.get('datatype', '')}".rstrip()
+
+
+def _payload_told(column: Column) -> str:
+    return {Kind.BLOB: "payload base64", Kind.JSON: "payload JSON"}.get(column.kind, "payload")
+
+
+def fit(table: Table, options: Options, limits: Limits) -> Fit:
+    """Return what a collection can hold of a table."""
+    shape = Shape(table, json_text=options.json == "text")
+    by_place = {v.at: v for v in shape.vectors}
+    rules: list[Rule] = []
+    types, notes, problems = [], [], []
+    for i, column in enumerate(table.columns):
+        if i in by_place:
+            rules.append(_vector_rule(by_place[i]))
+            types.append((column.name, _told(by_place[i])))
+        elif column.name == MARKS and not shape.foreign:
+            rules.append(Never(f"the payload key {MARKS!r} is reserved"))
+            types.append((column.name, "-"))
+        else:
+            rules.append(Payload(limits, json=column.kind is Kind.JSON))
+            types.append((column.name, _payload_told(column)))
+    if MARKS in table.key and not shape.foreign:
+        problems.append(f"the key column name {MARKS!r} is reserved")
+    for v in shape.vectors:
+        if v.unit:
+            notes.append(
+                f"{v.column.name}: cosine, so Qdrant keeps unit vectors; norms and last bits go into the payload,"
+                " vectors come back byte for byte"
+            )
+        named = v.column.metric is not None or shape.foreign or v.column.kind is Kind.SPARSE
+        if not named:
+            notes.append(f"{v.column.name}: the source names no metric; cosine is taken")
+    mine = {v.column.name for v in shape.vectors}
+    notes += [
+        f"{c.name}: has no one dimension, kept as bytes in the payload"
+        for c in table.columns
+        if c.kind is Kind.VECTOR and c.name not in mine
+    ]
+    key = frozenset(table.key_positions)
+    return Fit(
+        table,
+        tuple(rules),
+        key,
+        key,
+        tuple(problems),
+        tuple(notes),
+        keyed=bool(table.key),
+        types=tuple(types),
+    )

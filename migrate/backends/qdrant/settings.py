@@ -1,0 +1,46 @@
+"""From an address to an engine and a sidecar: the one place that knows which is which."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from migrate.backends import sidecar
+from migrate.backends.qdrant.engine import Engine, Limits
+from migrate.backends.sidecar import SidecarSettings
+from migrate.config import QdrantSettings
+from migrate.errors import ConfigError
+
+
+def open_engine(settings: QdrantSettings, *, writing: bool) -> Engine:
+    """Return the engine of an address; a server is not asked anything yet."""
+    if settings.path is not None:
+        from migrate.backends.qdrant.edge import EdgeEngine
+
+        return EdgeEngine(settings.path, writing=writing)
+    from migrate.backends.qdrant.server import ServerEngine
+
+    return ServerEngine(settings)
+
+
+def limits_of(settings: QdrantSettings) -> Limits:
+    """Return what a payload may be there, without a connection."""
+    if settings.path is not None:
+        return Limits()
+    from migrate.backends.qdrant.server import LIMITS
+
+    return LIMITS
+
+
+def sidecar_of(settings: QdrantSettings) -> SidecarSettings:
+    """Return where the sidecar is: where `sidecar=` says, beside the folder, or in our own for a server."""
+    if settings.path is not None:
+        folder = settings.path.absolute()
+        found = sidecar.settings_of(settings.sidecar, sidecar.default_beside(folder, settings.prefix))
+        place: Path | None = getattr(found, "path", None)
+        if place is not None and folder in place.absolute().parents:
+            raise ConfigError(
+                f"the sidecar {place} would lie inside the Qdrant folder", hint="name a file beside it"
+            )
+        return found
+    default = sidecar.default_for_server(settings.url or "", settings.prefix)
+    return sidecar.settings_of(settings.sidecar, default)

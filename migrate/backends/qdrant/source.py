@@ -1,0 +1,163 @@
+"""Reading a Qdrant store: collections by pages, the sidecar's tables, exact cells put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from migrate.backends.qdrant import foreign
+from migrate.backends.qdrant.engine import Engine, Info
+from migrate.backends.qdrant.names import METADATA
+from migrate.backends.qdrant.settings import open_engine, sidecar_of
+from migrate.backends.qdrant.shape import Shape
+from migrate.backends.sidecar import Place, Reading, exists, open_reading
+from migrate.batch import Batch, Cursor
+from migrate.config import QdrantSettings
+from migrate.errors import ConfigError
+from migrate.schema import NotCarried, Table
+
+_PAGE_BYTES = 4 * 2**20  # of vectors; an answer of this size is quick, and no server cuts it
+
+
+class QdrantSource:
+    """Collections and a sidecar as a `Source` (see `migrate.backends.base`).
+
+    Qdrant has no snapshot to read from: points that are written meanwhile may
+    be seen or not. A cursor is the id of the next point, as the engine gives it.
+    """
+
+    def __init__(self, settings: QdrantSettings) -> None:
+        self._settings = settings
+        self.snapshot = 0
+        self._engine: Engine = open_engine(settings, writing=False)
+        self._side: Reading | None = None
+        self._collections: dict[str, str] = {}
+        self._shapes: dict[str, Shape] = {}
+        self._tables: list[Table] | None = None
+        self._left: list[NotCarried] = []
+        self._notes: list[str] = []
+        try:
+            where = sidecar_of(settings)
+            if exists(where) and (settings.sidecar is not None or hasattr(where, "path")):
+                self._side = open_reading(where)
+            elif settings.sidecar is not None:
+                raise ConfigError(f"there is no sidecar {where}", hint="check sidecar=")
+        except BaseException:
+            self._engine.close()
+            raise
+
+    def describe(self) -> str:
+        """See `Store.describe`."""
+        return str(self._settings)
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._engine.close()
+        if self._side is not None:
+            self._side.close()
+
+    # --- tables ---------------------------------------------------------------
+
+    def tables(self) -> list[Table]:
+        """See `Source.tables`: what memlift made as its source had it, other collections as they are."""
+        if self._tables is None:
+            self._tables = self._read_tables()
+        return self._tables
+
+    def _read_tables(self) -> list[Table]:
+        places = {p.place: p for p in self._side.places.values()} if self._side is not None else {}
+        aliases, prefix = self._engine.aliases(), self._settings.prefix
+        found: list[Table] = []
+        for collection in self._engine.names():
+            place = places.get(collection)
+            if place is None and not collection.startswith(prefix):
+                continue
+            info = self._engine.info(collection)
+            if info is not None:
+                found.append(self._table(collection, place, info, aliases))
+        named = {t.name for t in found}
+        for alias, collection in aliases.items():
+            self._left.append(NotCarried(alias, f"an alias of the collection {collection}", derived=True))
+        if self._side is not None:
+            found += [t for t in self._side.tables() if t.name not in named]
+            self._left += self._side.source.not_carried()
+        return found
+
+    def _table(self, collection: str, place: Place | None, info: Info, aliases: dict[str, str]) -> Table:
+        if place is not None:
+            table = place.table
+        else:
+            self._check_sidecar(collection, info)
+            name = collection.removeprefix(self._settings.prefix) or collection
+            table = foreign.describe(self._engine, collection, name, info, aliases)
+        self._collections[table.name], self._shapes[table.name] = collection, Shape(table)
+        return table
+
+    def _check_sidecar(self, collection: str, info: Info) -> None:
+        """Refuse to read half of what memlift wrote: exact cells and other tables are in its sidecar."""
+        ours = info.metadata.get(METADATA)
+        if isinstance(ours, dict):
+            raise ConfigError(
+                f"the collection {collection!r} was made by memlift, and its sidecar is not here",
+                hint=f"name it with sidecar=...; it was {ours.get('sidecar')}",
+            )
+
+    def not_carried(self) -> list[NotCarried]:
+        """See `Source.not_carried`."""
+        self.tables()
+        return list(self._left)
+
+    def problems(self) -> list[str]:
+        """See `Source.problems`."""
+        found = list(self._notes)
+        return found + (self._side.source.problems() if self._side is not None else [])
+
+    # --- rows -----------------------------------------------------------------
+
+    def count(self, table: Table) -> int:
+        """See `Source.count`."""
+        self.tables()
+        collection = self._collections.get(table.name)
+        if collection is None:
+            return self._beside().source.count(table)
+        aside = self._side.whole_count(table.name) if self._side is not None else 0
+        return self._engine.count(collection) + aside
+
+    def _beside(self) -> Reading:
+        if self._side is None:
+            raise ConfigError("this table is in a sidecar that is not here", hint="name it with sidecar=...")
+        return self._side
+
+    def batches(self, table: Table, *, size: int, after: Cursor = None) -> Iterator[Batch]:
+        """See `Source.batches`. Points come by ascending id, then the rows kept aside whole."""
+        self.tables()
+        collection = self._collections.get(table.name)
+        if collection is None:
+            yield from self._beside().source.batches(table, size=size, after=after)
+            return
+        shape = self._shapes[table.name]
+        at: Any = after or {}
+        if "aside" not in at:
+            yield from self._points(collection, shape, table, size, at.get("next"))
+        if self._side is not None:
+            yield from self._side.whole_rows(
+                shape.table, table, size, at.get("aside", 0), lambda n: {"aside": n}
+            )
+
+    def _points(self, collection: str, shape: Shape, table: Table, size: int, offset: Any) -> Iterator[Batch]:
+        limit = min(size, self._page(shape, table))
+        keys, vectors = shape.asked_payload(table), shape.asked_vectors(table)
+        while True:
+            points, offset = self._engine.scroll(collection, limit, offset, payload=keys, vectors=vectors)
+            if points:
+                rows = shape.rows(points, table)
+                if self._side is not None:
+                    rows = self._side.restored(shape.table, rows, table)
+                cursor = {"aside": 0} if offset is None else {"next": offset}
+                yield Batch(table, rows, cursor)
+            if offset is None:
+                return
+
+    def _page(self, shape: Shape, table: Table) -> int:
+        wide = sum(4 * (v.column.dim or 0) for v in shape.vectors if v.column.name in table.column_names)
+        return max(1, _PAGE_BYTES // (wide + 1000))

@@ -1,0 +1,392 @@
+"""Writing a Qdrant store: tables with vectors into collections, all others into the sidecar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from migrate import values
+from migrate.backends.base import Fit, Options, Position, Standing, Step
+from migrate.backends.qdrant import build
+from migrate.backends.qdrant.engine import Engine, Json
+from migrate.backends.qdrant.fit import fit as collection_fit
+from migrate.backends.qdrant.keyless import Keyless
+from migrate.backends.qdrant.names import METADATA, collection_name
+from migrate.backends.qdrant.settings import limits_of, open_engine, sidecar_of
+from migrate.backends.qdrant.shape import Shape, is_collection
+from migrate.backends.sidecar import Place, Sidecar
+from migrate.batch import Batch, ExactCell, Row
+from migrate.config import QdrantSettings
+from migrate.errors import SchemaError
+from migrate.failpoints import hit
+from migrate.plan import table_same_as
+from migrate.schema import Table
+
+GRAPH = "graph"  # tables of this role are also in the sidecar, without vectors, so that SQL can walk them
+
+
+class QdrantTarget:
+    """Collections and a sidecar as a `Target` (see `migrate.backends.base`).
+
+    The order of a commit: points acknowledged and flushed, then position and
+    exact cells in one transaction of the sidecar. A crash between the two sends
+    the same points again, under the same ids.
+    """
+
+    def __init__(self, settings: QdrantSettings, options: Options) -> None:
+        self._settings, self._options = settings, options
+        self._engine: Engine | None = None
+        self._side = Sidecar(sidecar_of(settings), options)
+        self._run_id = ""
+        self._shapes: dict[str, Shape] = {}
+        self._here: set[str] = set()  # planned tables whose rows SQL finds in the sidecar
+        self._keyless = Keyless(self._count_aside)
+        self._pending: list[ExactCell] = []
+        self._sent = False
+        self._notes: list[str] = []
+        self._say: Callable[[str], None] = lambda _: None
+
+    @property
+    def say(self) -> Callable[[str], None]:
+        """Return who is told of anything a person waits for."""
+        return self._say
+
+    @say.setter
+    def say(self, tell: Callable[[str], None]) -> None:
+        self._say = self._side.target.say = tell
+
+    @property
+    def engine(self) -> Engine:
+        """Return the engine, opened when first needed."""
+        if self._engine is None:
+            self._engine = open_engine(self._settings, writing=True)
+        return self._engine
+
+    def describe(self) -> str:
+        """See `Store.describe`."""
+        return str(self._settings)
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+        self._side.target.close()
+
+    def fit(self, table: Table) -> Fit:
+        """See `Judge.fit`."""
+        if is_collection(table):
+            return collection_fit(table, self._options, limits_of(self._settings))
+        return self._side.fit(table)
+
+    # --- tables ---------------------------------------------------------------
+
+    def _collection(self, table: Table) -> str:
+        return collection_name(self._settings.prefix, table.name)
+
+    def _shape(self, table: Table) -> Shape:
+        shape = self._shapes.get(table.name)
+        if shape is None or shape.table != table:
+            shape = self._shapes[table.name] = Shape(table, json_text=self._options.json == "text")
+        return shape
+
+    def _mirror(self, table: Table) -> Table | None:
+        """Return what the sidecar keeps of a collection's table beside it; None for nothing."""
+        if table.role != GRAPH or not table.key or not is_collection(table):
+            return None
+        vectors = {v.column.name for v in self._shape(table).vectors}
+        return self._beside(table.with_columns(tuple(c for c in table.columns if c.name not in vectors)))
+
+    def _beside(self, table: Table) -> Table:
+        """Return a table of the sidecar: without foreign keys to rows that are in collections."""
+        return replace(table, foreign_keys=tuple(k for k in table.foreign_keys if k.parent in self._here))
+
+    def _beside_all(self, tables: Sequence[Table]) -> list[Table]:
+        """Return the sidecar's tables of a plan, mirrors included."""
+        self._here = {t.name for t in tables if not is_collection(t) or (t.role == GRAPH and t.key)}
+        found = []
+        for table in tables:
+            kept = self._mirror(table) if is_collection(table) else self._beside(table)
+            if kept is not None:
+                found.append(kept)
+        return found
+
+    # --- before rows ----------------------------------------------------------
+
+    def look(self, tables: Sequence[Table]) -> Standing:
+        """See `Target.look`. Neither a folder nor a sidecar is made."""
+        standing, places, identity = self._side.look(self._beside_all(tables))
+        strangers = list(standing.strangers)
+        notes = list(standing.notes)
+        engine = self.engine
+        here = set(engine.names())
+        aliases = engine.aliases()
+        taken: dict[str, str] = {}
+        for table in tables:
+            if not is_collection(table):
+                continue
+            name = self._collection(table)
+            if name in taken:
+                raise SchemaError(
+                    f"tables {taken[name]!r} and {table.name!r} would be one collection {name!r}"
+                )
+            taken[name] = table.name
+            if name in aliases:
+                strangers.append(table.name)
+                notes.append(f"{name!r} is an alias of the collection {aliases[name]!r}")
+            elif name in here and table.name not in places:
+                self._check_not_ours(name, identity)
+                strangers.append(table.name)
+        gone = [n for n, p in places.items() if p.place not in here and standing.state == "done"]
+        if gone:
+            notes.append(f"collections that memlift made are gone: {', '.join(gone[:5])}")
+        made = {**standing.made, **{n: p.table for n, p in places.items()}}
+        return replace(standing, made=made, strangers=tuple(strangers), notes=tuple(notes))
+
+    def _check_not_ours(self, name: str, identity: str | None) -> None:
+        """Refuse a collection of another sidecar's: its run can only go on from there."""
+        info = self.engine.info(name)
+        ours = info.metadata.get(METADATA) if info is not None else None
+        if isinstance(ours, dict) and ours.get("sidecar_id") != identity:
+            raise SchemaError(
+                f"the collection {name!r} was made by memlift with another sidecar: {ours.get('sidecar')}",
+                hint="run from the machine that has it, name it with sidecar=..., or choose another prefix",
+            )
+
+    def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
+        """See `Target.claim`."""
+        orphans = self._side.claim(plan, run, restart=restart)
+        self._run_id = run
+        for place in orphans:
+            self.engine.drop(place.place)
+            hit("claim.dropped")
+            self._side.forget(place.table.name)
+
+    def prepare(self, tables: Sequence[Table]) -> None:
+        """See `Target.prepare`. A collection is remembered before it is made, so that none is ever lost."""
+        beside = self._beside_all(tables)
+        self._side.target.prepare(beside)
+        full = {t.name: t for t in tables}
+        for table in beside:
+            if not is_collection(full[table.name]) and table != full[table.name]:
+                self._side.redefine(full[table.name])
+        places = self._side.places()
+        for table in tables:
+            if is_collection(table):
+                self._prepare_collection(table, places.get(table.name))
+                hit("prepare.inside")
+
+    def _prepare_collection(self, table: Table, place: Place | None) -> None:
+        name, engine, shape = self._collection(table), self.engine, self._shape(table)
+        if place is not None:
+            table_same_as(table, place.table)
+        info = engine.info(name)
+        if info is not None and place is not None and place.run == self._run_id and info.points:
+            at = self.positions().get(table.name)
+            if at is None or not at.rows:
+                # Sent before the first position was kept: the source may have other rows by now.
+                engine.drop(name)
+                info = None
+        if place is None and info is not None:
+            if not self._options.into_existing:
+                raise SchemaError(
+                    f"the collection {name!r} was not made by memlift", hint="?prefix=..., or --into-existing"
+                )
+            build.check_takes(shape, name, info)
+        if place is None:
+            self._side.enrol(table, name, self._run_id if info is None else "")
+        if info is None:
+            settings = {**build.collection_settings(shape), **build.DEFERRED}
+            engine.create(name, settings, {METADATA: self._metadata(table)})
+
+    def _metadata(self, table: Table) -> Json:
+        """Return what tells a collection as ours, also on another machine."""
+        return {
+            "version": 1,
+            "table": table.to_dict(),
+            "sidecar": self._side.describe(),
+            "sidecar_id": self._side.identity,
+            "run": self._run_id,
+        }
+
+    def positions(self) -> dict[str, Position]:
+        """See `Target.positions`."""
+        return self._side.target.positions()
+
+    def owned(self) -> frozenset[str]:
+        """See `Target.owned`."""
+        mine = {n for n, p in self._side.places().items() if p.run == self._run_id}
+        return self._side.target.owned() | mine
+
+    # --- rows -----------------------------------------------------------------
+
+    def pack(self, batch: Batch) -> Batch:
+        """See `Packer.pack`. Rows without a key wait for `append`, which knows their numbers."""
+        if not is_collection(batch.table) or not batch.table.key or not batch.rows:
+            return batch
+        points = self._shape(batch.table).points(batch.rows)
+        return replace(batch, packed=self.engine.pack(self._collection(batch.table), points))
+
+    def append(self, batch: Batch, exact: Sequence[ExactCell]) -> None:
+        """See `Target.append`."""
+        table = batch.table
+        if not is_collection(table):
+            self._side.target.append(batch, exact)
+            return
+        if not self._sent:
+            self._side.check_lease()
+            self._sent = True
+        if batch.rows:
+            name = self._collection(table)
+            packed = batch.packed
+            if packed is None:
+                first = 0 if table.key else self._keyless.next(table.name, len(batch.rows), self.positions)
+                packed = self.engine.pack(name, self._shape(table).points(batch.rows, first))
+            self.engine.send(name, packed)
+            self._append_mirror(table, batch)
+        self._pending += exact
+
+    def _append_mirror(self, table: Table, batch: Batch) -> None:
+        mirror = self._mirror(table)
+        if mirror is not None:
+            rows = self._mirrored(table, mirror, batch.rows)
+            self._side.target.append(Batch(mirror, rows, batch.cursor), ())
+
+    def _mirrored(self, table: Table, mirror: Table, rows: Sequence[Row]) -> list[Row]:
+        """Return rows for the mirror; what does not fit there is whole in the collection anyway."""
+        pick = [table.column_names.index(n) for n in mirror.column_names]
+        picked = [tuple(row[i] for i in pick) for row in rows]
+        fits = self._side.fit(mirror)
+        found = fits.check(list(zip(*picked, strict=True))) if picked else []
+        return fits.split(picked, found)[0] if found else picked
+
+    def commit(self, position: Position) -> None:
+        """See `Target.commit`."""
+        name = position.table
+        if name not in self._shapes or not self._is_elsewhere(name):
+            self._side.target.commit(position)
+            return
+        if self._sent:
+            self.engine.settle()
+        hit("commit.settled")
+        if self._mirror(self._shapes[name].table) is not None:
+            self._side.target.append(Batch(self._mirror_of(name), [], None), self._pending)
+            self._side.target.commit(position)
+        else:
+            self._side.save(self._run_id, position, self._pending)
+        hit("commit.inside")
+        self._pending, self._sent = [], False
+        self._keyless.committed()
+
+    def _is_elsewhere(self, name: str) -> bool:
+        return is_collection(self._shapes[name].table)
+
+    def _mirror_of(self, name: str) -> Table:
+        mirror = self._mirror(self._shapes[name].table)
+        return mirror if mirror is not None else self._shapes[name].table
+
+    def _count_aside(self, name: str) -> int:
+        return self._side.whole_rows(name)
+
+    def rollback(self) -> None:
+        """See `Target.rollback`."""
+        self._pending, self._sent = [], False
+        self._keyless.rolled_back()
+        if self._engine is not None:
+            self._engine.abandon()
+        self._side.target.rollback()
+
+    def reconnect(self) -> None:
+        """See `Target.reconnect`."""
+        self._pending, self._sent = [], False
+        self._keyless.rolled_back()
+        self.engine.reconnect()
+        self._side.target.reconnect()
+
+    def loosen(self) -> None:
+        """See `Target.loosen`."""
+        self._side.target.loosen()
+
+    def amend(
+        self,
+        table: Table,
+        rows: Sequence[Row],
+        exact: Sequence[ExactCell],
+        *,
+        replace: bool,
+        removed: Sequence[Row] = (),
+        removed_rows: Sequence[Row] = (),
+    ) -> None:
+        """See `Target.amend`. Points first, then exact cells: an amend that was broken off is repeated."""
+        if not is_collection(table):
+            self._side.target.amend(
+                table, rows, exact, replace=replace, removed=removed, removed_rows=removed_rows
+            )
+            return
+        self._side.check_lease()
+        shape, name, kinds = self._shape(table), self._collection(table), [c.kind for c in table.columns]
+        mirror = self._mirror(table)
+        if mirror is not None:
+            kept = self._mirrored(table, mirror, rows)
+            self._side.target.amend(mirror, kept, (), replace=replace, removed=removed)
+        if removed:
+            self.engine.delete(name, [shape.key_id(key) for key in removed])
+        if rows and table.key:
+            self.engine.send(name, self.engine.pack(name, shape.points(rows), insert_only=not replace))
+            self.engine.settle()
+        key_kinds = [kinds[i] for i in table.key_positions]
+        keys = [values.key_bytes(key_kinds, key) for key in removed] if table.key else []
+        keys += [values.row_key(table, row) for row in rows] if table.key else []
+        keys += [c.key for c in exact if c.key is not None]
+        left = self._side.amend(
+            table, dict.fromkeys(keys), [values.exact_row(kinds, row) for row in removed_rows], exact
+        )
+        if left:
+            gone = self._keyless.find(self.engine, name, shape, left)
+            self.engine.delete(name, gone)
+        if rows and not table.key:
+            first = self._keyless.after_last(self.engine, name)
+            self.engine.send(name, self.engine.pack(name, shape.points(rows, first)))
+            self.engine.settle()
+        hit("amend.inside")
+
+    # --- after rows -----------------------------------------------------------
+
+    def steps(self, tables: Sequence[Table]) -> list[Step]:
+        """See `Target.steps`."""
+        found = self._side.target.steps(self._beside_all(tables))
+        adopted = {n for n, p in self._side.places().items() if not p.run}
+        for table in tables:
+            if is_collection(table) and table.name not in adopted:
+                found += build.steps(
+                    self.engine, self._collection(table), self._shape(table), index=self._options.index
+                )
+        return found
+
+    def finish(self) -> list[str]:
+        """See `Target.finish`."""
+        self.engine.settle()
+        return [*self._notes, *self._side.target.finish()]
+
+    def quarantine(self) -> str | None:
+        """See `Target.quarantine`."""
+        return self._side.target.quarantine()
+
+    def release(self) -> None:
+        """See `Target.release`."""
+        self._side.target.release()
+        self._run_id = ""
+
+    def undo(self) -> list[str]:
+        """See `Target.undo`."""
+        standing, places, _ = self._side.look([])
+        if standing.plan is None:
+            return []
+        dropped = []
+        for name, place in places.items():
+            if place.run:
+                self.engine.drop(place.place)
+                dropped.append(name)
+        self._side.undo()
+        return sorted({*dropped, *self._side.target.undo()})
