@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import random
 import signal
 import sys
 import threading
@@ -243,3 +244,29 @@ def test_a_server_whose_starter_died_before_it_made_the_database_gets_one(folder
             conn.execute("DROP DATABASE memory")
         with EmbeddedPostgres(folder) as attached, psycopg.connect(attached.url) as conn:
             assert conn.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", range(40))
+def test_starters_and_server_killed_at_any_moment_leave_a_folder_that_starts(
+    tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    folder = tmp_path / "killed"
+    code = (
+        f"from provisioners.embedded import EmbeddedPostgres\n"
+        f"s = EmbeddedPostgres({str(folder)!r}); s.start(); sys.stdin.read()"
+    )
+    children = [python(code) for _ in range(2)]
+    time.sleep(chance.uniform(0.2, 2.2))
+    for child in children:
+        child.kill()
+        finish(child)
+    if chance.random() < 0.4:
+        with contextlib.suppress(OSError, ValueError):  # no server yet
+            os.kill(postmaster(folder), signal.SIGKILL)
+    with EmbeddedPostgres(folder) as server, psycopg.connect(server.url) as conn:
+        conn.execute("CREATE EXTENSION vector")
+    assert not server.running()
+    assert not list(folder.glob(".data-*"))
