@@ -14,8 +14,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `integration` is no installed package
 
-from integration.support.child import end_children, end_nursery  # noqa: E402
-from integration.support.servers import Database, Postgres, a_server  # noqa: E402
+from integration.support.child import end_children, end_nursery
+from integration.support.servers import Database, Postgres, a_server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

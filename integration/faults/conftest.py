@@ -30,7 +30,11 @@ def small_disk() -> Iterator[Callable[[str], Path]]:
     place = Path(tempfile.mkdtemp(prefix="small-disk-"))
 
     def sized(size: str) -> Path:
-        how = ["-o", f"remount,size={size}"] if os.path.ismount(place) else ["-t", "tmpfs", "-o", f"size={size}", "tmpfs"]
+        how = (
+            ["-o", f"remount,size={size}"]
+            if os.path.ismount(place)
+            else ["-t", "tmpfs", "-o", f"size={size}", "tmpfs"]
+        )
         subprocess.run(["mount", *how, str(place)], check=True)
         return place
 

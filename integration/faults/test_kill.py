@@ -47,7 +47,9 @@ def to_postgres(folder: Path, database: Database) -> Pair:
                 "shape": comparing.pg_shape(db, "store"),
                 "relations": comparing.relations(db, "store"),
                 "books": comparing.books(lambda sql: db.execute(sql.encode()).fetchall(), "store."),
-                "others": db.execute("SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_toast'").fetchall(),
+                "others": db.execute(
+                    "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_toast'"
+                ).fetchall(),
             }
 
     return Pair(str(source), database.at("store"), state, lambda: stores.change(source))
@@ -64,7 +66,9 @@ def to_sqlite(folder: Path, database: Database) -> Pair:
     def state() -> Any:
         with closing(sqlite3.connect(target)) as db:
             books = comparing.books(lambda sql: db.execute(sql).fetchall(), "")
-            names = set(db.execute("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'memlift%'"))
+            names = set(
+                db.execute("SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'memlift%'")
+            )
             checked = db.execute("PRAGMA integrity_check").fetchall()
         files = sorted(p.name for p in folder.iterdir() if p.name.startswith("b.sqlite"))
         return {
@@ -142,7 +146,9 @@ def test_a_run_killed_at_any_points_ends_as_one_that_was_not(
     same(pair.state(), wanted)
 
 
-@pytest.mark.parametrize("seed", [pytest.param(n, marks=[] if n < 2 else pytest.mark.slow) for n in range(10)])
+@pytest.mark.parametrize(
+    "seed", [pytest.param(n, marks=[] if n < 2 else pytest.mark.slow) for n in range(10)]
+)
 def test_a_source_that_changes_between_kill_and_resume_is_carried_as_it_is_at_the_end(
     seed: int, pair: Pair, database: Database, tmp_path: Path
 ) -> None:
@@ -161,7 +167,9 @@ def test_a_source_that_changes_between_kill_and_resume_is_carried_as_it_is_at_th
     same(resumed["books"]["exact"], pair.state()["books"]["exact"])
 
 
-@pytest.mark.parametrize("seed", [pytest.param(n, marks=[] if n < 2 else pytest.mark.slow) for n in range(10)])
+@pytest.mark.parametrize(
+    "seed", [pytest.param(n, marks=[] if n < 2 else pytest.mark.slow) for n in range(10)]
+)
 def test_an_update_of_an_earlier_target_that_is_killed_ends_as_one_that_was_not(
     seed: int, pair: Pair, database: Database, tmp_path: Path
 ) -> None:
@@ -184,7 +192,9 @@ def test_an_update_of_an_earlier_target_that_is_killed_ends_as_one_that_was_not(
     same(updated["books"]["exact"], pair.state()["books"]["exact"])
 
 
-@pytest.mark.parametrize("seed", [pytest.param(n, marks=[] if n < 1 else pytest.mark.slow) for n in range(10)])
+@pytest.mark.parametrize(
+    "seed", [pytest.param(n, marks=[] if n < 1 else pytest.mark.slow) for n in range(10)]
+)
 def test_a_run_killed_from_outside_at_any_time_ends_as_one_that_was_not(
     seed: int, pair: Pair, database: Database, tmp_path: Path
 ) -> None:

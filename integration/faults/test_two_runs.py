@@ -85,8 +85,6 @@ def test_of_runs_that_start_together_exactly_one_proceeds(goal: Goal, tmp_path: 
         told = Counter(e.status for e in ended)
         assert told == {0: 1, 2: 2}, [e.said.get("message") for e in ended]
         assert api.verify(source, goal.url).verified
-    with pytest.raises(AssertionError):
-        same(goal.everything(), None)
 
 
 def test_two_runs_of_one_process_do_not_meet_either(tmp_path: Path, database: Database) -> None:
@@ -115,11 +113,18 @@ def test_two_runs_of_one_process_do_not_meet_either(tmp_path: Path, database: Da
 
 @pytest.mark.parametrize(
     "point",
-    ["prepare.after", "copy.append", "copy.before_commit", "copy.after_commit", "index.before", "finish.before"],
+    [
+        "prepare.after",
+        "copy.append",
+        "copy.before_commit",
+        "copy.after_commit",
+        "index.before",
+        "finish.before",
+    ],
 )
 def test_a_run_whose_lease_was_taken_writes_nothing_more(point: str, goal: Goal, tmp_path: Path) -> None:
     source = stores.crash_store(tmp_path / "a.sqlite")
-    if "sqlite" in goal.url and point in ("copy.append", "copy.before_commit"):
+    if "://" not in goal.url and point in ("copy.append", "copy.before_commit"):
         return  # a SQLite file has one writer at a time: nobody can take a lease within its transaction
     run = Child(source, goal.url, pause={point: 1.0}, **OPTIONS)
     run.line(f"at {point}")
@@ -156,7 +161,11 @@ def test_the_lease_of_a_dead_run_elsewhere_is_taken_over_within_30_seconds(
 ) -> None:
     source = stores.crash_store(tmp_path / "a.sqlite")
     assert Child(source, goal.url, failpoint="copy.after_commit:2", **OPTIONS).wait().killed
-    clock = "extract(epoch from clock_timestamp())" if "://" in goal.url else "((julianday('now') - 2440587.5) * 86400.0)"
+    clock = (
+        "extract(epoch from clock_timestamp())"
+        if "://" in goal.url
+        else "((julianday('now') - 2440587.5) * 86400.0)"
+    )
     # It ran on another machine, where nobody can see whether it lives, and was last heard of 16 s ago.
     goal.sql(f"UPDATE memlift_lease SET host = 'elsewhere/1/2#3', beat = {clock} - 16")
     started = time.monotonic()
@@ -171,7 +180,8 @@ def test_another_plan_than_the_unfinished_one_is_refused_until_restarted(goal: G
     source = stores.crash_store(tmp_path / "a.sqlite")
     assert Child(source, goal.url, failpoint="copy.after_commit:2", **OPTIONS).wait().killed
     other = stores.brain(tmp_path / "other.sqlite")
-    for asked, more in ((other, {}), (source, {"tables": ["part"]})):
+    changes: list[tuple[Path, dict[str, Any]]] = [(other, {}), (source, {"tables": ["part"]})]
+    for asked, more in changes:
         ended = Child(asked, goal.url, **OPTIONS, **more).wait()
         assert (ended.status, ended.said["error"]) == (2, "CheckpointError"), ended.said
         assert "--restart" in ended.said["hint"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def texts(database: Database, schema: str) -> dict[str, Any]:
     with database.connect() as db:
         found = comparing.pg_texts(db, schema)
     return {
-        table: comparing.Counter(
+        table: Counter(
             {tuple(cell for cell in row if cell[0] != "b" or table != "g"): n for row, n in rows.items()}
         )
         for table, rows in found.items()
@@ -47,7 +48,9 @@ def test_a_schema_comes_back_from_sqlite_as_it_was(name: str, tmp_path: Path, da
     assert api.verify(database.at("src"), file).verified
     with closing(sqlite3.connect(file)) as db:
         declared = {
-            row[2] for t in comparing.sqlite_tables(file) for row in db.execute(f"PRAGMA table_info({comparing.quoted(t)})")
+            row[2]
+            for t in comparing.sqlite_tables(file)
+            for row in db.execute(f"PRAGMA table_info({comparing.quoted(t)})")
         }
     assert declared <= {"INTEGER", "REAL", "TEXT", "BLOB"}
     assert api.migrate(file, database.at("back")).verified
@@ -169,7 +172,9 @@ def test_an_extension_that_is_not_there_and_may_not_be_made_is_one_clear_error(
     tmp_path: Path, bare_database: Database
 ) -> None:
     name = "plain_" + bare_database.url.rpartition("/")[2]
-    bare_database.run(f"CREATE ROLE {name} LOGIN PASSWORD 'secret'", f"CREATE SCHEMA store AUTHORIZATION {name}")
+    bare_database.run(
+        f"CREATE ROLE {name} LOGIN PASSWORD 'secret'", f"CREATE SCHEMA store AUTHORIZATION {name}"
+    )
     try:
         with pytest.raises(ConfigError, match="pgvector is not created") as raised:
             api.migrate(stores.brain(tmp_path / "a.sqlite"), bare_database.role(name).at("store"))
@@ -193,9 +198,13 @@ def test_the_extension_may_be_in_another_schema(tmp_path: Path, bare_database: D
     assert api.migrate(bare_database.at("store"), tmp_path / "b.sqlite").verified
     same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))
     with closing(sqlite3.connect(source)) as db:
-        db.executescript("UPDATE note SET embedding = zeroblob(32) WHERE id = 'n3'; DELETE FROM note WHERE id = 'n5'")
+        db.executescript(
+            "UPDATE note SET embedding = zeroblob(32) WHERE id = 'n3'; DELETE FROM note WHERE id = 'n5'"
+        )
     assert api.migrate(source, bare_database.at("store"), mirror=True).verified
-    indexes = bare_database.run("SELECT count(*) FROM pg_indexes WHERE schemaname = 'store' AND indexdef LIKE '%hnsw%'")
+    indexes = bare_database.run(
+        "SELECT count(*) FROM pg_indexes WHERE schemaname = 'store' AND indexdef LIKE '%hnsw%'"
+    )
     assert indexes == [(1,)]
 
 
@@ -257,7 +266,9 @@ def test_settings_of_the_role_do_not_change_what_is_carried(tmp_path: Path, data
     ):  # fmt: skip
         database.run(f"ALTER DATABASE {name} SET {setting}")
     for schema in ("src", "num"):
-        assert api.migrate(database.at(schema), tmp_path / f"{schema}.sqlite", on_misfit="quarantine").verified
+        assert api.migrate(
+            database.at(schema), tmp_path / f"{schema}.sqlite", on_misfit="quarantine"
+        ).verified
         assert api.migrate(tmp_path / f"{schema}.sqlite", database.at(f"{schema}2")).verified
     for setting in ("DateStyle", "IntervalStyle", "extra_float_digits", "bytea_output", "search_path"):
         database.run(f"ALTER DATABASE {name} RESET {setting}")

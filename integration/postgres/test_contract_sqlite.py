@@ -93,7 +93,9 @@ def test_quarantined_misfits_come_back_as_they_were(name: str, tmp_path: Path, d
     assert api.verify(source, there).verified
     assert api.migrate(there, back).verified
     same(comparing.sqlite_state(back), comparing.sqlite_state(source))
-    assert api.migrate(source, there, on_misfit="quarantine", vectors=vectors).verified  # a rerun finds nothing to do
+    assert api.migrate(
+        source, there, on_misfit="quarantine", vectors=vectors
+    ).verified  # a rerun finds nothing to do
 
 
 def test_text_that_is_no_utf8_fails_or_is_kept_exactly(tmp_path: Path, database: Database) -> None:

@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -57,7 +58,9 @@ def test_two_runs_through_a_pooler_do_not_meet(behind: Database, tmp_path: Path)
 
 def test_no_setting_leaks_to_other_clients_of_a_pooler(behind: Database, tmp_path: Path) -> None:
     # Those of an extension are there once its library was loaded.
-    settings = "SELECT name, setting FROM pg_settings WHERE name <> 'application_name' AND name NOT LIKE '%.%'"
+    settings = (
+        "SELECT name, setting FROM pg_settings WHERE name <> 'application_name' AND name NOT LIKE '%.%'"
+    )
     source = stores.brain(tmp_path / "a.sqlite")
     with behind.connect(prepare_threshold=None) as db:
         before = db.execute(settings).fetchall()
@@ -65,14 +68,16 @@ def test_no_setting_leaks_to_other_clients_of_a_pooler(behind: Database, tmp_pat
     found = [psycopg.connect(behind.url, prepare_threshold=None) for _ in range(4)]  # all of its servers
     for connection in found:
         assert connection.execute(settings).fetchall() == before
-        assert connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").fetchone() == (
+            0,
+        )
     for connection in found:
         connection.close()
 
 
 def test_a_run_killed_behind_a_pooler_is_taken_over_at_once(behind: Database, tmp_path: Path) -> None:
     source = stores.crash_store(tmp_path / "a.sqlite")
-    options = {"on_misfit": "quarantine", "batch_size": 40}
+    options: dict[str, Any] = {"on_misfit": "quarantine", "batch_size": 40}
     for point in ("copy.append:6", "commit.inside:2", "index.before:1", "verify.batch:3"):
         assert Child(source, behind.at("store"), failpoint=point, **options).wait().killed
     ended = Child(source, behind.at("store"), **options).wait()

@@ -25,13 +25,19 @@ QUICK = settings(
     max_examples=25,
     deadline=None,
     derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
 )
 LONG = settings(QUICK, max_examples=400, derandomize=False)
 
 _floats = st.one_of(
     st.floats(allow_nan=False, width=64),
-    st.sampled_from([0.0, -0.0, 1.0, -1.0, 2.0**53, 2.0**63, -(2.0**63), 1e300, 5e-324, float("inf"), float("-inf")]),
+    st.sampled_from(
+        [0.0, -0.0, 1.0, -1.0, 2.0**53, 2.0**63, -(2.0**63), 1e300, 5e-324, float("inf"), float("-inf")]
+    ),
 )
 _ints = st.one_of(
     st.integers(-(2**63), 2**63 - 1),
@@ -39,7 +45,24 @@ _ints = st.one_of(
 )
 _texts = st.one_of(
     st.text(max_size=20),
-    st.sampled_from(["", "\0", "a\0b", "1", "1.0", " 1", "0x10", "1e5", "NULL", "\\N", "\\.", "{}", '{"a": 1, "a": 2}', "é" * 9]),
+    st.sampled_from(
+        [
+            "",
+            "\0",
+            "a\0b",
+            "1",
+            "1.0",
+            " 1",
+            "0x10",
+            "1e5",
+            "NULL",
+            "\\N",
+            "\\.",
+            "{}",
+            '{"a": 1, "a": 2}',
+            "é" * 9,
+        ]
+    ),
 )
 _blobs = st.one_of(
     st.binary(max_size=12),
@@ -135,9 +158,24 @@ def goes_there_and_back(table: Made, shared: Database) -> None:
 
 @QUICK
 @given(table=tables())
-@example(table=Made("t", [("k", ""), ("v", "")], [0], False, [False, False], [[1, 1], ["1", 2], [b"1", 3], [None, 4], [None, 4]]))
-@example(table=Made("t", [("a", "INTEGER")], [], False, [True], [[2**63 - 1], [0.5], ["x"], [b""], [Raw(b"\xff")]]))
-@example(table=Made("t", [("a", "TEXT")], [0], True, [False], [["a"], ["A"], ["\0"], [Raw(b"\xc3")]], " COLLATE NOCASE"))
+@example(
+    table=Made(
+        "t",
+        [("k", ""), ("v", "")],
+        [0],
+        False,
+        [False, False],
+        [[1, 1], ["1", 2], [b"1", 3], [None, 4], [None, 4]],
+    )
+)
+@example(
+    table=Made("t", [("a", "INTEGER")], [], False, [True], [[2**63 - 1], [0.5], ["x"], [b""], [Raw(b"\xff")]])
+)
+@example(
+    table=Made(
+        "t", [("a", "TEXT")], [0], True, [False], [["a"], ["A"], ["\0"], [Raw(b"\xc3")]], " COLLATE NOCASE"
+    )
+)
 def test_any_table_comes_back_equal(table: Made, shared: Database) -> None:
     goes_there_and_back(table, shared)
 
@@ -165,44 +203,58 @@ def _flipped(db: sqlite3.Connection, table: str, row: int, bit: int) -> bool:
 
 PLANTS: dict[str, Any] = {
     "a dropped row": lambda db, row, bit: db.execute("DELETE FROM keyed WHERE id = ?", (row,)).rowcount,
-    "a dropped row without a key": lambda db, row, bit: db.execute("DELETE FROM loose WHERE rowid = ?", (row,)).rowcount,
-    "a doubled row without a key": lambda db, row, bit: db.execute(
-        "INSERT INTO loose SELECT x, y, embedding FROM loose WHERE rowid = ?", (row,)
-    ).rowcount,
+    "a dropped row without a key": lambda db, row, bit: (
+        db.execute("DELETE FROM loose WHERE rowid = ?", (row,)).rowcount
+    ),
+    "a doubled row without a key": lambda db, row, bit: (
+        db.execute("INSERT INTO loose SELECT x, y, embedding FROM loose WHERE rowid = ?", (row,)).rowcount
+    ),
     "a bit of a vector": lambda db, row, bit: _flipped(db, "keyed", row, bit),
     "a bit of a vector without a key": lambda db, row, bit: _flipped(db, "loose", row, bit),
-    "an integer that became a real": lambda db, row, bit: db.execute(
-        "UPDATE keyed SET n = n + 0.5 WHERE id = ? AND n IS NOT NULL", (row,)
-    ).rowcount,
-    "a typeless integer that became a real": lambda db, row, bit: db.execute(
-        "UPDATE keyed SET free = CAST(free AS REAL) WHERE id = ? AND typeof(free) = 'integer'", (row,)
-    ).rowcount,
-    "a NULL that became empty": lambda db, row, bit: db.execute(
-        "UPDATE keyed SET v = '' WHERE id = ? AND v IS NULL", (row,)
-    ).rowcount,
-    "the last bit of a real": lambda db, row, bit: db.execute(
-        "UPDATE keyed SET w = 1.0000000000000002 WHERE id = ? AND w = 1", (row,)
-    ).rowcount,
-    "a text that became a blob": lambda db, row, bit: db.execute(
-        "UPDATE keyed SET v = CAST(v AS BLOB) WHERE id = ? AND v IS NOT NULL", (row,)
-    ).rowcount,
-    "a space at the end": lambda db, row, bit: db.execute("UPDATE keyed SET v = v || ' ' WHERE id = ?", (row,)).rowcount
-    and db.execute("SELECT v FROM keyed WHERE id = ? AND v IS NOT NULL", (row,)).fetchone(),
-    "an added row": lambda db, row, bit: db.execute("INSERT INTO keyed (id) VALUES (?)", (row + 1000,)).rowcount,
-    "another key": lambda db, row, bit: db.execute("UPDATE keyed SET id = id + 1000 WHERE id = ?", (row,)).rowcount,
-    "another JSON number": lambda db, row, bit: db.execute(
-        "UPDATE keyed SET j = '{\"a\": 1.0}' WHERE id = ?", (row,)
-    ).rowcount,
+    "an integer that became a real": lambda db, row, bit: (
+        db.execute("UPDATE keyed SET n = n + 0.5 WHERE id = ? AND n IS NOT NULL", (row,)).rowcount
+    ),
+    "a typeless integer that became a real": lambda db, row, bit: (
+        db.execute(
+            "UPDATE keyed SET free = CAST(free AS REAL) WHERE id = ? AND typeof(free) = 'integer'", (row,)
+        ).rowcount
+    ),
+    "a NULL that became empty": lambda db, row, bit: (
+        db.execute("UPDATE keyed SET v = '' WHERE id = ? AND v IS NULL", (row,)).rowcount
+    ),
+    "the last bit of a real": lambda db, row, bit: (
+        db.execute("UPDATE keyed SET w = 1.0000000000000002 WHERE id = ? AND w = 1", (row,)).rowcount
+    ),
+    "a text that became a blob": lambda db, row, bit: (
+        db.execute("UPDATE keyed SET v = CAST(v AS BLOB) WHERE id = ? AND v IS NOT NULL", (row,)).rowcount
+    ),
+    "a space at the end": lambda db, row, bit: (
+        db.execute("UPDATE keyed SET v = v || ' ' WHERE id = ?", (row,)).rowcount
+        and db.execute("SELECT v FROM keyed WHERE id = ? AND v IS NOT NULL", (row,)).fetchone()
+    ),
+    "an added row": lambda db, row, bit: (
+        db.execute("INSERT INTO keyed (id) VALUES (?)", (row + 1000,)).rowcount
+    ),
+    "another key": lambda db, row, bit: (
+        db.execute("UPDATE keyed SET id = id + 1000 WHERE id = ?", (row,)).rowcount
+    ),
+    "another JSON number": lambda db, row, bit: (
+        db.execute("UPDATE keyed SET j = '{\"a\": 1.0}' WHERE id = ?", (row,)).rowcount
+    ),
 }
 
 
 def _planted_store(db: sqlite3.Connection) -> None:
-    db.execute("CREATE TABLE keyed (id INTEGER PRIMARY KEY, v TEXT, n INTEGER, w REAL, free, j JSON, embedding BLOB)")
+    db.execute(
+        "CREATE TABLE keyed (id INTEGER PRIMARY KEY, v TEXT, n INTEGER, w REAL, free, j JSON, embedding BLOB)"
+    )
     db.execute("CREATE TABLE loose (x TEXT, y INTEGER, embedding BLOB)")
     for i in range(1, 41):
         vector = stores.vector(i / 3, -0.0, 1e-45, float(i)) if i % 4 else None
         v, w = (f"v{i}" if i % 5 else None), float(i % 3)
-        db.execute("INSERT INTO keyed VALUES (?, ?, ?, ?, ?, ?, ?)", (i, v, i * 7, w, i % 2, '{"a": 1}', vector))
+        db.execute(
+            "INSERT INTO keyed VALUES (?, ?, ?, ?, ?, ?, ?)", (i, v, i * 7, w, i % 2, '{"a": 1}', vector)
+        )
         db.execute("INSERT INTO loose VALUES (?, ?, ?)", (f"x{i % 3}", i % 2, vector))
 
 
@@ -234,7 +286,9 @@ def test_planted_differences_are_found_and_counted(
             report = raised.value.report
             assert report is not None
             assert not report.verified
-            assert report.differs == (2 if "another key" in plant or "bit of a vector without" in plant else 1)
+            assert report.differs == (
+                2 if "another key" in plant or "bit of a vector without" in plant else 1
+            )
             shown = next(t for t in report.tables if t.differs).differences["shown"]
             assert shown
 

@@ -64,12 +64,17 @@ def test_a_rerun_writes_nothing_when_nothing_has_changed(goal: Goal, source: Pat
     api.migrate(source, goal.url)
     report = api.migrate(source, goal.url)
     assert report.verified
-    assert {t.name: (t.rows_written, t.rows_unchanged) for t in report.tables} == {"t": (0, 3), "loose": (0, 3)}
+    assert {t.name: (t.rows_written, t.rows_unchanged) for t in report.tables} == {
+        "t": (0, 3),
+        "loose": (0, 3),
+    }
 
 
 def test_a_rerun_adds_what_is_missing(goal: Goal, source: Path) -> None:
     api.migrate(source, goal.url)
-    edit(source, "INSERT INTO t VALUES (4, 'four', NULL), (0, 'zero', 0.5); INSERT INTO loose VALUES ('a', 1)")
+    edit(
+        source, "INSERT INTO t VALUES (4, 'four', NULL), (0, 'zero', 0.5); INSERT INTO loose VALUES ('a', 1)"
+    )
     report = api.migrate(source, goal.url)
     assert report.verified
     assert {t.name: t.rows_written for t in report.tables} == {"t": 2, "loose": 1}
@@ -165,7 +170,7 @@ def test_misfits_that_heal_or_appear_are_followed_by_an_update(goal: Goal, tmp_p
         "CREATE TABLE loose (x TEXT);"
         "INSERT INTO loose VALUES ('a' || char(0)), ('a' || char(0)), ('a' || char(0)), ('b')",
     )
-    options = {"on_misfit": "quarantine"}
+    options: dict[str, Any] = {"on_misfit": "quarantine"}
     assert api.migrate(source, goal.url, **options).verified
     edit(
         source,
@@ -271,6 +276,9 @@ def test_a_table_with_other_columns_than_before_is_refused(goal: Goal, source: P
 
 def test_a_table_that_came_later_is_added_by_a_rerun(goal: Goal, source: Path) -> None:
     api.migrate(source, goal.url)
-    edit(source, "CREATE TABLE late (id INTEGER PRIMARY KEY, t INTEGER REFERENCES t); INSERT INTO late VALUES (1, 1)")
+    edit(
+        source,
+        "CREATE TABLE late (id INTEGER PRIMARY KEY, t INTEGER REFERENCES t); INSERT INTO late VALUES (1, 1)",
+    )
     assert api.migrate(source, goal.url).verified
     assert goal.sql("SELECT id, t FROM late") == [(1, 1)]

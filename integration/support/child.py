@@ -217,7 +217,7 @@ def _watch(connection: socket.socket) -> None:
         os.dup2(connection.fileno(), 2)
         status = 70
         try:
-            print(f"pid {os.getpid()}", flush=True)
+            _tell(f"pid {os.getpid()}")
             status = work(asked)
         except BaseException:
             import traceback
@@ -232,17 +232,22 @@ def _watch(connection: socket.socket) -> None:
     os._exit(0)
 
 
+def _tell(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
 class _Said:
     def say(self, text: str) -> None:
-        print(f"say {text}", flush=True)
+        _tell(f"say {text}")
 
     def step(self, phase: str, table: str, done: int, total: int) -> None:
         if phase != "copy":
-            print(f"{phase} {table} {done}/{total}", flush=True)
+            _tell(f"{phase} {table} {done}/{total}")
 
 
 def _progress(done: int, total: int, table: str) -> None:
-    print(f"copy {table} {done}/{total}", flush=True)
+    _tell(f"copy {table} {done}/{total}")
 
 
 def _pausing(seconds: dict[str, float]) -> None:
@@ -256,7 +261,7 @@ def _pausing(seconds: dict[str, float]) -> None:
     def pause(name: str) -> None:
         passed[name] += 1
         if name in seconds and passed[name] <= _PAUSES:
-            print(f"at {name}", flush=True)
+            _tell(f"at {name}")
             time.sleep(seconds[name])
         hit(name)
 
@@ -298,7 +303,7 @@ def work(asked: dict[str, Any]) -> int:
         told |= {"error": type(exc).__name__, "message": str(exc), "hint": exc.hint, "where": exc.where}
         told["report"] = exc.report.to_dict() if exc.report else None
     told["hits"] = dict(failpoints.counts)
-    print(json.dumps(told), flush=True)
+    _tell(json.dumps(told))
     return status
 
 

@@ -86,7 +86,9 @@ def sqlite_shape(path: Path) -> dict[str, Any]:
                     )
                     if key
                 ]
-                text = (db.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (index,)).fetchone() or [""])[0]
+                text = (
+                    db.execute("SELECT sql FROM sqlite_schema WHERE name = ?", (index,)).fetchone() or [""]
+                )[0]
                 where = " ".join(text.lower().partition("where")[2].split()) if partial and text else ""
                 indexes.append((unique, origin, where, tuple(parts)))
             sequence = None
@@ -119,9 +121,7 @@ def sqlite_state(path: Path) -> tuple[dict[str, Rows], dict[str, Any]]:
 
 
 def _json(text: str | bytes) -> str:
-    return json.dumps(
-        json.loads(text, parse_float=Decimal), sort_keys=True, default=lambda d: f"decimal {d}"
-    )
+    return json.dumps(json.loads(text, parse_float=Decimal), sort_keys=True, default=lambda d: f"decimal {d}")
 
 
 def _by_type(value: Any, declared: str, stored: str) -> Cell:
@@ -276,7 +276,11 @@ def differences(found: Any, wanted: Any, place: str = "") -> list[str]:
             for line in differences(found.get(key), wanted.get(key), f"{place}/{key}")
         ]
     if isinstance(found, tuple) and isinstance(wanted, tuple) and len(found) == len(wanted):
-        return [x for i, (a, b) in enumerate(zip(found, wanted, strict=True)) for x in differences(a, b, f"{place}/{i}")]
+        return [
+            x
+            for i, (a, b) in enumerate(zip(found, wanted, strict=True))
+            for x in differences(a, b, f"{place}/{i}")
+        ]
     return [f"{place}: {_short(found)} instead of {_short(wanted)}"]
 
 

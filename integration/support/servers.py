@@ -41,11 +41,13 @@ class Database:
                 cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
-    def role(self, name: str, password: str = "secret") -> Database:
-        """Return this database as another role sees it."""
+    def role(self, name: str, password: str | None = None) -> Database:
+        """Return this database as another role sees it; a test's roles have the password `secret`."""
         parts = urlsplit(self.url)
         host = parts.netloc.rpartition("@")[2]
-        return Database(urlunsplit(parts._replace(netloc=f"{quote(name)}:{quote(password)}@{host}")))
+        return Database(
+            urlunsplit(parts._replace(netloc=f"{quote(name)}:{quote(password or 'secret')}@{host}"))
+        )
 
     def through(self, port: int, **options: str) -> Database:
         """Return this database behind another port of this machine."""

@@ -302,12 +302,16 @@ def crash_store(path: Path) -> Path:
             if i % 61 == 0:
                 embedding = vector(float("nan"), 0.0, 1.0, 2.0)
             tags = '{"n": 1}' if i % 41 else '{"a": 1, "a": 2}'
-            db.execute("INSERT INTO part VALUES (?, ?, ?, ?, ?, ?)", (i, body, i / 3, tags, embedding, f"c{i}"))
+            db.execute(
+                "INSERT INTO part VALUES (?, ?, ?, ?, ?, ?)", (i, body, i / 3, tags, embedding, f"c{i}")
+            )
         for i in range(300):
             v: Any = f"v{i}" if i % 43 else b"blob"
             db.execute("INSERT INTO piece VALUES (?, ?, ?, ?)", (f"k{i % 30}", i, i + 1, v))
         for i in range(300):
-            db.execute("INSERT INTO loose VALUES (?, ?)", (f"x{i % 20}" + ("\0" if i % 70 == 1 else ""), i % 15))
+            db.execute(
+                "INSERT INTO loose VALUES (?, ?)", (f"x{i % 20}" + ("\0" if i % 70 == 1 else ""), i % 15)
+            )
         for i in range(120):
             db.execute("INSERT INTO named VALUES (?, ?)", (None if i % 50 == 3 else f"n{i}", bytes([i])))
 
