@@ -523,6 +523,17 @@ def mending_exact_cells_keeps_them_exact(place: Place, patch: pytest.MonkeyPatch
     holds(place, at, INEXACT, now)
 
 
+@check
+def rows_whose_key_is_null_are_mended_as_rows_without_one(place: Place, patch: pytest.MonkeyPatch) -> None:
+    at = place.fresh()
+    origin = filled((T, [(None, "a"), (None, "b"), (None, "b"), (1, "c")]))
+    assert api.migrate(origin, at, on_misfit="quarantine").verified
+    now: list[Row] = [(None, "b"), (None, "d"), (None, "d"), (None, None), (1, "changed")]
+    put(origin, "t", now)
+    assert api.migrate(origin, at, on_misfit="quarantine", mirror=True).verified
+    holds(place, at, T, now)
+
+
 # --- what is not ours ----------------------------------------------------------------
 
 
