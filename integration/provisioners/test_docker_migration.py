@@ -62,6 +62,9 @@ def test_a_brain_moves_in_and_stays_whole(kit: DockerKit, tmp_path: Path) -> Non
             table.rows_written for table in again.tables
         )
 
+    found = migrate(str(brain), {"type": "postgres", "auto_setup": True})  # our running store
+    assert found.verified
+    assert not any(table.rows_written for table in found.tables)
     provisioners.stop()
     assert is_whole()
     kit.client.containers.get(NAME).kill("SIGKILL")
