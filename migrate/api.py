@@ -10,10 +10,12 @@ from threading import Event
 from typing import Any
 
 from migrate import backends, config, layouts
+from migrate.autosetup import ready_target
 from migrate.backends.base import Judge, Options, Source, Standing, Target
 from migrate.config import Endpoint, PostgresSettings, Settings, SqliteSettings
 from migrate.engine import Choices, OnProgress, Run
 from migrate.errors import ConfigError, MigrateError, VerifyError
+from migrate.estimate import estimated
 from migrate.layouts.base import Layout, Reading, Wishes
 from migrate.plan import Plan, choose
 from migrate.report import Observer, Report, Silent
@@ -134,7 +136,7 @@ def understand(source: Source, wishes: Wishes) -> tuple[Layout, Reading]:
 class _NotLookedAt:
     """Stands for a target that a dry run must not start."""
 
-    def __init__(self, settings: Settings | _ToBeSetUp) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
     def describe(self) -> str:
@@ -190,13 +192,14 @@ def run(
     request.check()
     watching = observer or Silent()
     with Reach(watching) as reach:
-        goal = _goal(target, request, watching)
+        how = request.auto_setup or config.wants_auto_setup(target)
+        if how:
+            target = ready_target(target, how, watching.say, dry_run=request.dry_run)
+        goal = config.parse(target)
         module = backends.load(goal.type)
         opened, plan, options = _prepared(reach, source, str(goal), request)
         if request.dry_run and isinstance(goal, PostgresSettings) and goal.embedded is not None:
             store: Any = _NotLookedAt(goal)
-        elif isinstance(goal, _ToBeSetUp):
-            store = _NotLookedAt(goal)
         else:
             _back_up(request, source, goal)
             goal = reach.settings(goal, create=True)
@@ -213,31 +216,6 @@ def run(
             stop=stop,
         )
         return _reported(migration)
-
-
-@dataclass(frozen=True, slots=True)
-class _ToBeSetUp:
-    """A target that a real run would set up; a dry run only names it."""
-
-    type: str
-
-    def __str__(self) -> str:
-        return f"a {self.type} that will be set up"
-
-
-def _goal(target: Endpoint, request: Request, observer: Observer) -> Any:
-    """Return the target's settings, setting the target up first where that was asked for."""
-    how = request.auto_setup or config.wants_auto_setup(target)
-    if not how:
-        return config.parse(target)
-    kind, address = config.kind_and_address(target)
-    if request.dry_run:
-        return config.parse(target) if address else _ToBeSetUp(kind)
-    # The engine itself knows nothing of provisioners: here a wish of the user's is carried out.
-    from provisioners import auto_setup
-
-    made = auto_setup(kind, how if isinstance(how, str) else None, observer.say, url=address)
-    return config.with_address(target, kind, made.url, made.api_key, made.grpc_port)
 
 
 def _back_up(request: Request, source: Endpoint, goal: Settings) -> None:
@@ -270,7 +248,7 @@ def audit(
     """
     request = replace(request or Request(), dry_run=True)
     if target is not None:
-        return run(source, target, request, observer=observer, stop=stop)
+        return estimated(run(source, target, request, observer=observer, stop=stop), target)
     request.check()
     watching = observer or Silent()
     with Reach(watching) as reach:
@@ -286,7 +264,7 @@ def audit(
             observer=watching,
             stop=stop,
         )
-        return _reported(migration)
+        return estimated(_reported(migration), None)
 
 
 def _choices(request: Request) -> Choices:
@@ -336,6 +314,8 @@ def migrate(
         request = Request(**options)
     except TypeError as exc:
         raise ConfigError(f"unknown option: {exc}", hint="see help(migrate.migrate)") from None
+    if request.dry_run:
+        return audit(source, target, request=request, observer=observer)
     return run(source, target, request, observer=observer, on_progress=on_progress)
 
 

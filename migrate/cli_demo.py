@@ -14,13 +14,13 @@ from urllib.parse import quote
 
 from migrate import api, progress
 from migrate.cli import out_json
-from migrate.cli_estimate import estimated
 from migrate.cli_report import report_text
 from migrate.cli_run import watched
 from migrate.cli_signals import Interruption
 from migrate.cli_text import Page, count_text, err, out, size_text
 from migrate.config import mask
 from migrate.errors import ConfigError
+from migrate.estimate import estimated
 from migrate.report import Observer, Report
 
 SCHEMA = "brain"

@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from migrate import api, progress
+from migrate.autosetup import ready_target
 from migrate.backends.base import Options
 from migrate.cli import out_json
-from migrate.cli_estimate import estimated
 from migrate.cli_report import report_text
-from migrate.cli_setup import ready_target
 from migrate.cli_signals import HINT, Interruption
 from migrate.cli_text import Page, count_text, err, out, printable
 from migrate.config import Endpoint
 from migrate.errors import ConfigError, InterruptedRunError, MigrateError
+from migrate.estimate import estimated
 from migrate.report import Observer, Report
 
 
@@ -38,7 +38,9 @@ def migrate(args: argparse.Namespace) -> int:
     with watched(args) as (watching, interruption):
         target: Endpoint = args.target
         if args.auto_setup:
-            target = ready_target(args.target, args.auto_setup, watching.say, dry_run=args.dry_run)
+            target = ready_target(
+                args.target, args.auto_setup, watching.say, dry_run=args.dry_run, confirm=_confirm
+            )
         if args.dry_run:
             report = api.audit(
                 args.source, target, request=request, observer=watching, stop=interruption.stop
@@ -170,3 +172,11 @@ def _audited(report: Report, args: argparse.Namespace, target: Endpoint | None) 
     )
     error.exit_code, error.report = 4, report
     raise error
+
+
+def _confirm(question: str) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    sys.stderr.write(f"{question} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -170,41 +170,16 @@ def wants_auto_setup(endpoint: Endpoint) -> bool | str:
     return value if isinstance(value, str) else bool(value)
 
 
-def kind_and_address(endpoint: Endpoint) -> tuple[str, str | None]:
-    """Return the type of store that an endpoint names, and its address where it gives one."""
-    if isinstance(endpoint, Mapping):
-        data = {_ALIASES.get(k, k): v for k, v in endpoint.items() if v is not None}
-        kind = str(data.get("type", ""))
-        address = data.get("connection_string") or data.get("url")
-        return _TYPE_NAMES.get(kind, kind), str(address) if address else None
-    text = str(endpoint)
-    scheme, _, rest = text.partition(":")
-    kind = _TYPE_NAMES.get(scheme.partition("+")[0], scheme.partition("+")[0])
-    bare = not rest.strip("/") or rest.startswith("?")
-    if kind not in ("postgres", "qdrant"):
-        raise ConfigError(f"{mask(text)} cannot be set up", hint="auto-setup makes postgres or qdrant")
-    return kind, None if bare else text
-
-
-def with_address(
-    endpoint: Endpoint, kind: str, url: str, api_key: str | None = None, grpc_port: int | None = None
-) -> Settings:
-    """Return an endpoint's settings with the address of a store that was just set up."""
-    given = {_ALIASES.get(k, k): v for k, v in endpoint.items()} if isinstance(endpoint, Mapping) else {}
-    if isinstance(endpoint, str):
-        given = _split_query(endpoint)[1]
-    if kind == "postgres":
-        return _postgres(url, given.get("schema"), None)
-    kept = {k: given[k] for k in ("prefix", "sidecar") if given.get(k)}
-    if url.startswith("qdrant:"):
-        return _qdrant({**kept, "path": url.removeprefix("qdrant:")})
-    return _qdrant({**kept, "url": url, "api_key": api_key, "grpc_port": grpc_port})
+def plain_keys(endpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a dict endpoint with the keys and the type name that we use ourselves."""
+    data = {_ALIASES.get(k, k): v for k, v in endpoint.items() if v is not None}
+    kind = str(data.get("type", ""))
+    return {**data, "type": _TYPE_NAMES.get(kind, kind)}
 
 
 def _from_dict(given: Mapping[str, Any]) -> Settings:
-    data = {_ALIASES.get(k, k): v for k, v in given.items() if v is not None}
-    kind = str(data.pop("type", ""))
-    kind = _TYPE_NAMES.get(kind, kind)
+    data = plain_keys(given)
+    kind = str(data.pop("type"))
     data.pop("auto_setup", None)
     if kind not in _KEYS:
         raise ConfigError(
@@ -286,7 +261,10 @@ def _postgres(conninfo: str | None, schema: str | None, embedded: str | Path | N
             raise ConfigError("an embedded Postgres needs a folder", hint="postgresql+embedded:./pgdata")
         return PostgresSettings("", schema, Path(embedded))
     conninfo = conninfo or ""
-    if not conninfo or re.fullmatch(r"postgres(?:ql)?:(?://)?/?", conninfo):
+    bare = re.fullmatch(r"postgres(?:ql)?:(?://)?/?(?:\?(?P<query>schema=[^&]*))?", conninfo)
+    if bare is not None:
+        schema = schema or dict(_pairs(bare["query"] or "")).get("schema")
+    if not conninfo or bare is not None:
         conninfo = env("DATABASE_URL") or ""
         if not conninfo:
             raise ConfigError("no Postgres address given", hint="give postgresql://... or set DATABASE_URL")

@@ -38,7 +38,7 @@ from migrate.failpoints import hit
 from migrate.fit import size_of
 from migrate.plan import Plan, table_same_as
 from migrate.reconcile import mend
-from migrate.report import SHOWN, Observer, Progress, Report
+from migrate.report import LISTED, Observer, Progress, Report
 from migrate.schema import VECTOR_KINDS, Kind, Table
 from migrate.verify import Marked, Outcome, compare, compare_counts
 
@@ -156,7 +156,7 @@ class Run:
     def _look(self) -> Standing:
         """See what stands in the target before the source is read: a wrong password costs no audit."""
         standing: Standing = self._retrying(lambda: self.target.look(self.plan.tables), recover=False)
-        self.progress.warn(*standing.notes)
+        self.progress.set(notes=(*self.progress.report.notes, *standing.notes))
         if standing.strangers and not self.choices.into_existing:
             names = ", ".join(standing.strangers[:5])
             problem = f"the target already has tables that memlift did not make: {names}"
@@ -205,7 +205,7 @@ class Run:
                 if found.harmless:
                     continue
                 cells += 1
-                if len(shown) < SHOWN:
+                if len(shown) < LISTED:
                     shown.append(self._misfit(table, batch, found.row, found.column, found.reason))
             zero += sum(columns[i].count(bytes(4 * (c.dim or 0))) for i, c in dense)
             rows += len(batch.rows)

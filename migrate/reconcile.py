@@ -46,11 +46,11 @@ def mend(
     if not marked.add.total and not (change and marked.change.total):
         return 0, 0
     written = quarantined = 0
-    waiting: dict[bool, list[Row]] = {False: [], True: []}  # by whether a row of that key gives way
+    waiting: list[Row] = []
 
     def flush(replace: bool) -> None:
-        nonlocal written, quarantined
-        rows, waiting[replace] = waiting[replace], []
+        nonlocal written, quarantined, waiting
+        rows, waiting = waiting, []
         if not rows:
             return
         found = fit.check(list(zip(*rows, strict=True)))
@@ -58,18 +58,15 @@ def mend(
         amend(kept, exact, replace=replace)
         written, quarantined = written + len(rows), quarantined + len(exact)
 
-    for batch in source.batches(table, size=size):
-        for row in batch.rows:
-            key = values.match_key(table, row)
-            if marked.add.take(key):
-                waiting[False].append(row)
-            elif change and marked.change.take(key):
-                waiting[True].append(row)
-        for replace, rows in waiting.items():
-            if len(rows) >= _AT_ONCE:
+    # Changes come first: one of them may free the value of a UNIQUE column that an added row has.
+    for replace, wanted in ((True, marked.change), (False, marked.add)):
+        if not wanted.total or (replace and not change):
+            continue
+        for batch in source.batches(table, size=size):
+            waiting += (row for row in batch.rows if wanted.take(values.match_key(table, row)))
+            if len(waiting) >= _AT_ONCE:
                 flush(replace)
-    flush(False)
-    flush(True)
+        flush(replace)
     return written, quarantined
 
 

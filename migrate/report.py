@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-SHOWN = 20  # differences and misfits listed one by one; all are counted
+SHOWN = 20  # differences listed one by one, and misfits shown to a person; all are counted
+LISTED = 100_000  # misfits of one table that a report holds: about 30 MB
 
 
 class Observer(Protocol):

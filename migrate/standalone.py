@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -20,6 +21,7 @@ def compare_stores(
 
     Tables that only one side has are errors of the report.
     """
+    started = time.monotonic()
     _, mine = understand(left, Wishes())
     theirs = {t.name: t for t in understand(right, Wishes())[1].tables}
     progress = Progress(left.describe(), right.describe(), mode, dry_run=False)
@@ -58,6 +60,7 @@ def compare_stores(
         )
     progress.warn(*(f"table {name!r} is only in the target" for name in theirs))
     report = progress.current()
+    progress.set(duration_ms=round((time.monotonic() - started) * 1000))
     progress.set(errors=tuple(errors), verified=not errors and all(t.verified for t in report.tables))
     return progress.current()
 

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from migrate import cli
-from migrate.cli_estimate import estimated
-from migrate.cli_setup import ready_target
+from migrate.estimate import estimated
+from migrate.autosetup import ready_target
 from migrate.config import PostgresSettings
 from migrate.errors import ConfigError
 from migrate.report import Report, TableReport

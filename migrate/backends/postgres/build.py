@@ -34,6 +34,8 @@ def steps(target: PostgresTarget, tables: Sequence[Table]) -> list[Step]:
     standing = _standing(target)
     names = {t.name for t in tables} | set(_made_names(target))
     found: list[Step] = []
+    links: list[Step] = []
+    indexes: list[Step] = []
     with target.transaction("read what was adopted", fenced=False):
         adopted = target.books.adopted()
     for table in tables:
@@ -47,9 +49,10 @@ def steps(target: PostgresTarget, tables: Sequence[Table]) -> list[Step]:
                         table.name, "primary key", Phase.KEY, partial(_primary_key, target, table, name, sql)
                     )
                 )
-        found += _links(target, table, names, standing.constraints)
-        found += _indexes(target, table, standing.relations)
-    return found
+        links += _links(target, table, names, standing.constraints)
+        indexes += _indexes(target, table, standing.relations)
+    unique = [step for step in indexes if step.phase is Phase.LINK]  # foreign keys may name them
+    return [*found, *unique, *links, *(step for step in indexes if step.phase is Phase.INDEX)]
 
 
 class _Standing:
@@ -109,17 +112,18 @@ def _links(target: PostgresTarget, table: Table, names: set[str], standing: set[
 def _indexes(target: PostgresTarget, table: Table, standing: set[str]) -> list[Step]:
     found: list[Step] = []
 
-    def add(title: str, work: Callable[[Progress], None]) -> None:
-        found.append(Step(table.name, title, Phase.INDEX, work))
+    def add(title: str, work: Callable[[Progress], None], phase: Phase = Phase.INDEX) -> None:
+        found.append(Step(table.name, title, phase, work))
 
     wanted = [ddl.index(table, i, target.server) for i in table.indexes]
     for made, index in zip(wanted, table.indexes, strict=True):
         if made is None:
             target.note(f"index {index.name} of {table.name}: its condition {index.where} does not translate")
-    wanted.append(ddl.nocase_key(table, target.server))
-    for made in wanted:
+    unique = [index.unique for index in table.indexes]
+    for made, is_unique in zip([*wanted, ddl.nocase_key(table, target.server)], [*unique, True], strict=True):
         if made is not None and made[0] not in standing:
-            add(f"index {made[0]}", partial(_plain_index, target, table, *made))
+            phase = Phase.LINK if is_unique else Phase.INDEX
+            add(f"index {made[0]}", partial(_plain_index, target, table, *made), phase)
     if target.options.index == "none":
         return found
     for column, here in zip(table.columns, columns_here(table, target.options), strict=True):
@@ -261,8 +265,8 @@ class _watching:  # noqa: N801 - a context manager, used like a function
             with translating("watch the index"), self._target.another_connection() as connection:
                 while not self._done.wait(1.0):
                     row = connection.execute(
-                        "SELECT coalesce(nullif(tuples_done, 0), blocks_done),"
-                        " CASE WHEN tuples_done > 0 THEN tuples_total ELSE blocks_total END"
+                        "SELECT CASE WHEN tuples_total > 0 THEN tuples_done ELSE blocks_done END,"
+                        " CASE WHEN tuples_total > 0 THEN tuples_total ELSE blocks_total END"
                         " FROM pg_catalog.pg_stat_progress_create_index WHERE relid = %s::regclass",
                         (self._relation,),
                     ).fetchone()

@@ -110,23 +110,33 @@ def _columns(
 ) -> dict[int, list[tuple[Column, str]]]:
     found: dict[int, list[tuple[Column, str]]] = {}
     rows = connection.execute(
-        "SELECT a.attrelid::bigint, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod),"
+        "SELECT a.attrelid::bigint, a.attname::text, CASE WHEN t.typtype = 'd'"
+        " THEN pg_catalog.format_type(t.typbasetype, t.typtypmod)"
+        " ELSE pg_catalog.format_type(a.atttypid, a.atttypmod) END,"
         " coalesce(b.typname, t.typname)::text, t.typtype::text, a.attnotnull, a.attidentity::text,"
         " a.attgenerated::text, pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.atttypmod,"
-        " CASE WHEN t.typtype = 'e' THEN (SELECT array_agg(e.enumlabel::text ORDER BY e.enumsortorder)"
-        "   FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid) END"
+        " CASE WHEN coalesce(m.typtype, t.typtype) = 'e' THEN (SELECT array_agg(e.enumlabel::text"
+        "   ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = coalesce(m.oid, t.oid)) END,"
+        " coalesce(m.typtype, t.typtype) IN ('c', 'r', 'm')"
+        "   AND coalesce(m.typnamespace, t.typnamespace) <> 'pg_catalog'::regnamespace"
         " FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid"
+        " LEFT JOIN pg_catalog.pg_type m ON m.oid = t.typelem AND t.typcategory = 'A'"
         " LEFT JOIN pg_catalog.pg_type b ON b.oid = nullif(t.typbasetype, 0) AND t.typtype = 'd'"
         " LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
         " WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum",
         (list(oids),),
     ).fetchall()
-    for oid, name, declared, base, _, not_null, identity, generated, default, typmod, labels in rows:
+    for oid, name, declared, base, _, not_null, identity, generated, default, typmod, labels, own in rows:
         if generated:
             derived = base == "tsvector"
             left.append(NotCarried(f"{names[oid]}.{name}", f"a generated column: {default}", derived))
             continue
         kind = _KINDS.get(base, Kind.NATIVE)
+        if own:
+            left.append(
+                NotCarried(f"{names[oid]}.{name}", f"the type {declared}; its values are carried as text")
+            )
+            declared = "text"
         serial = default is not None and default.startswith("nextval(")
         column = Column(
             name,

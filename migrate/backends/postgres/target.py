@@ -573,7 +573,7 @@ class PostgresTarget:
         if self._heart is not None:
             self._heart.stop()
             self._heart = None
-        if self._run_id and self._connection is not None:
+        if self._run_id:
             self._run_id = ""
             with self.transaction("release the target", fenced=False):
                 self.books.release(self._owner)

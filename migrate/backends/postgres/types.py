@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,8 @@ MAX_COLUMNS = 1600
 MAX_DIM = 16_000  # of vector and halfvec (https://github.com/pgvector/pgvector#reference)
 MAX_ROW_BYTES = 8160  # of a page of 8 kB; long values are kept elsewhere, behind a pointer
 _POINTER_BYTES = 18
+_OWN_INTEGERS = {"smallint": "int2", "integer": "int4", "bigint": "int8"}
+_FLOAT4_MAX = 3.4028234663852886e38
 _WIDE = 400  # with fewer columns no row can be too wide
 MAX_KEY_BYTES = 2600  # a btree entry holds 2,704 bytes (a third of a page)
 
@@ -64,6 +68,26 @@ class Halfs:
 
 
 @dataclass(frozen=True, slots=True)
+class Floats:
+    """Doubles that a float4 holds exactly."""
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        yield from Typed(float, "reals", 0.0).check(cells)
+        for i, cell in enumerate(cells):
+            if (
+                type(cell) is float
+                and math.isfinite(cell)
+                and (abs(cell) > _FLOAT4_MAX or struct.unpack(">f", struct.pack(">f", cell))[0] != cell)
+            ):
+                yield Found(i, None, "a real that a float4 cannot hold exactly")
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        return 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Short:
     """A key's texts or blobs: what the base allows, and not too long for an index entry."""
 
@@ -93,8 +117,11 @@ def column_here(column: Column, table: Table, options: Options) -> PgColumn:
     name = fitting_column(column.name)
     match column.kind:
         case Kind.INTEGER:
-            return PgColumn(name, "bigint", "int8")
+            codec = _OWN_INTEGERS.get(column.declared) if table.dialect == "postgres" else None
+            return PgColumn(name, column.declared, codec) if codec else PgColumn(name, "bigint", "int8")
         case Kind.REAL:
+            if table.dialect == "postgres" and column.declared == "real":
+                return PgColumn(name, "real", "float4")
             return PgColumn(name, "double precision", "float8")
         case Kind.TEXT:
             # SQLite compares keys byte by byte; so does this collation, and its
@@ -137,8 +164,11 @@ def _text_type(column: Column, table: Table) -> str:
 
 def _rule(column: Column, table: Table, here: PgColumn) -> Rule:
     match here.codec:
-        case "int8":
-            rule: Rule = Integers()
+        case "int2" | "int4" | "int8":
+            bits = 8 * int(here.codec[3:])
+            rule: Rule = Integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1, f"{bits}-bit integers")
+        case "float4":
+            rule = Floats()
         case "float8":
             numeric = table.dialect == "sqlite" and affinity(column.declared) == "NUMERIC"
             rule = Numbers() if numeric else Typed(float, "reals", 0.0)

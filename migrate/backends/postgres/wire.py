@@ -40,6 +40,12 @@ def _encode_int8(cells: Sequence[Any]) -> Fields:
     return [_int8(8, c) for c in cells]
 
 
+def _encode_small(form: str) -> Callable[[Sequence[Any]], Fields]:
+    pack = struct.Struct(form).pack
+    size = struct.calcsize(form) - 4
+    return lambda cells: [_NULL if c is None else pack(size, c) for c in cells]
+
+
 def _encode_float8(cells: Sequence[Any]) -> Fields:
     return [_NULL if c is None else _float8(8, c) for c in cells]
 
@@ -113,6 +119,9 @@ def _encode_halfvec(cells: Sequence[Any]) -> Fields:
 
 _ENCODE: dict[str, Callable[[Sequence[Any]], Fields]] = {
     "int8": _encode_int8,
+    "int4": _encode_small(">ii"),
+    "int2": _encode_small(">ih"),
+    "float4": _encode_small(">if"),
     "float8": _encode_float8,
     "bool": _encode_bool,
     "bytea": _encode_bytea,
@@ -150,7 +159,7 @@ def _text_of(codec: str, cell: Any) -> str:
         return sparse_text(cell)
     if codec == "bool":
         return "t" if cell else "f"
-    if codec == "float8":
+    if codec in ("float8", "float4"):
         return (
             repr(cell)
             if math.isfinite(cell)

@@ -5,6 +5,9 @@ Collections hold the tables with vectors; a sidecar (`migrate.backends.sidecar`)
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from migrate import backends
 from migrate.backends.base import Options
 from migrate.backends.qdrant.engine import Limits
 from migrate.backends.qdrant.fit import fit as collection_fit
@@ -12,7 +15,7 @@ from migrate.backends.qdrant.shape import is_collection
 from migrate.backends.qdrant.source import QdrantSource
 from migrate.backends.qdrant.target import QdrantTarget
 from migrate.config import QdrantSettings
-from migrate.fit import Anything, Fit
+from migrate.fit import Fit
 from migrate.schema import Table
 
 __all__ = ["fit", "source", "target"]
@@ -31,8 +34,9 @@ def target(settings: QdrantSettings, options: Options) -> QdrantTarget:
 def fit(table: Table, options: Options) -> Fit:
     """Return what Qdrant can hold of a table, whatever the address; `QdrantTarget.fit` knows it exactly.
 
-    Tables without vectors go to a sidecar, which takes what its own kind of store takes.
+    Tables without vectors go to a sidecar, by default a SQLite file.
     """
     if is_collection(table):
         return collection_fit(table, options, Limits())
-    return Fit(table, tuple(Anything() for _ in table.columns))
+    found: Fit = backends.load("sqlite").fit(table, replace(options, layout=None))
+    return found

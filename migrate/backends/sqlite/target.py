@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -358,7 +359,7 @@ class SqliteTarget:
         steps: list[Step] = []
         if layout is not None:
             steps += (
-                Step("", _title(statement), Phase.INDEX, self._statement(statement))
+                Step(_named(statement, tables), _title(statement), Phase.INDEX, self._statement(statement))
                 for statement in layout.sqlite_after(tables)
             )
         adopted = self._books.adopted()
@@ -455,6 +456,12 @@ class SqliteTarget:
                 self._db.execute(f"DROP TABLE IF EXISTS {ident(book)}")
             self._db.execute("COMMIT")
         return dropped
+
+
+def _named(statement: str, tables: Sequence[Table]) -> str:
+    """Return the table that a layout's statement is about, so that its time is counted there."""
+    words = set(re.findall(r"\w+", statement))
+    return next((t.name for t in tables if t.name in words), tables[0].name if tables else "")
 
 
 def _title(statement: str) -> str:

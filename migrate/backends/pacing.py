@@ -1,0 +1,197 @@
+"""Requests under way at once, as many as the store takes: the writer of stores behind a network.
+
+Every request must be safe to send twice (an upsert under fixed ids), because
+one whose answer was lost is sent again. The number under way grows by one for
+each full round of successes and is halved when the store says it is
+overloaded, which is how TCP finds its pace; a `Retry-After` holds all back.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from migrate.errors import TransientError
+
+Request = TypeVar("Request")
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 10.0
+PATIENCE_S = 60.0  # without one success for so long, the run's own retry takes over
+LONGEST_ASKED_S = 120.0  # a longer Retry-After is taken for this
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened, for a report: requests that succeeded, and tries that did not."""
+
+    requests: int = 0
+    retries: int = 0
+    waited_s: float = 0.0
+
+
+@dataclass(slots=True)
+class _State(Generic[Request]):
+    waiting: deque[Request] = field(default_factory=deque)
+    active: int = 0
+    pause_until: float = 0.0
+    failures: int = 0  # since the last success
+    last_success: float = 0.0
+    error: BaseException | None = None
+    closed: bool = False
+
+
+class Writer(Generic[Request]):
+    """Sends requests from a few threads.
+
+    send:    sends one and returns when it is acknowledged; raises TransientError where another try may help.
+    streams: the most that are ever under way.
+    ahead:   requests that may wait beyond those; `submit` blocks when there are more.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Request], None],
+        *,
+        streams: int = 4,
+        ahead: int = 2,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._send, self._streams, self._ahead, self._patience_s = send, streams, ahead, patience_s
+        self._width = float(min(2, streams))
+        self._state: _State[Request] = _State()
+        self._changed = threading.Condition()
+        self._threads: list[threading.Thread] = []
+        self.counts = Counts()
+
+    @property
+    def width(self) -> int:
+        """Return how many requests may be under way now."""
+        return max(1, int(self._width))
+
+    def submit(self, request: Request) -> None:
+        """Hand a request over. Raises what an earlier one met."""
+        with self._changed:
+            self._raise()
+            if not self._state.waiting and not self._state.active:
+                self._state.last_success = time.monotonic()  # patience counts from the first of a series
+            while len(self._state.waiting) >= self._ahead:
+                self._changed.wait(1.0)
+                self._raise()
+            self._state.waiting.append(request)
+            if len(self._threads) < self._streams and len(self._threads) < self._state.active + len(
+                self._state.waiting
+            ):
+                self._begin()
+            self._changed.notify_all()
+
+    def settle(self) -> None:
+        """Return when all is acknowledged; raise what one of them met."""
+        with self._changed:
+            while (self._state.waiting or self._state.active) and self._state.error is None:
+                self._changed.wait(1.0)
+            self._raise()
+
+    def abandon(self) -> None:
+        """Forget what is not yet sent and wait for what is under way."""
+        with self._changed:
+            self._state.waiting.clear()
+            self._state.error = None
+            self._state.pause_until = 0.0
+            while self._state.active:
+                self._state.waiting.clear()
+                self._changed.wait(1.0)
+            self._state.error = None
+
+    def close(self) -> None:
+        """End the threads. Idempotent."""
+        with self._changed:
+            self._state.closed = True
+            self._state.waiting.clear()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=30)
+        self._threads.clear()
+
+    def _raise(self) -> None:
+        error, self._state.error = self._state.error, None
+        if error is not None:
+            self._state.waiting.clear()
+            raise error
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._work, name="memlift writer", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                request = self._next()
+                if request is None:
+                    return
+            try:
+                self._send(request)
+            except TransientError as exc:
+                self._failed(request, exc)
+            except BaseException as exc:  # raised again in the thread that submits
+                self._ended(exc)
+            else:
+                self._succeeded()
+
+    def _next(self) -> Request | None:
+        """Wait for a turn and take a request; None when all is over."""
+        state = self._state
+        while True:
+            if state.closed:
+                return None
+            hold = state.pause_until - time.monotonic()
+            if state.waiting and state.active < self.width and hold <= 0:
+                state.active += 1
+                request = state.waiting.popleft()
+                self._changed.notify_all()
+                return request
+            self._changed.wait(min(hold, 1.0) if state.waiting and hold > 0 else 1.0)
+
+    def _succeeded(self) -> None:
+        with self._changed:
+            state = self._state
+            state.active -= 1
+            state.failures, state.last_success = 0, time.monotonic()
+            self._width = min(float(self._streams), self._width + 1 / self._width)
+            self.counts.requests += 1
+            self._changed.notify_all()
+
+    def _failed(self, request: Request, error: TransientError) -> None:
+        with self._changed:
+            state, now = self._state, time.monotonic()
+            state.active -= 1
+            self.counts.retries += 1
+            if now - state.last_success > self._patience_s:
+                state.error = error
+            else:
+                if now >= state.pause_until:  # those that failed together count once
+                    state.failures += 1
+                    self._width = max(1.0, self._width / 2)
+                    wait = self._wait(error, state.failures)
+                    state.pause_until = now + wait
+                    self.counts.waited_s += wait
+                state.waiting.appendleft(request)
+            self._changed.notify_all()
+
+    def _wait(self, error: TransientError, failures: int) -> float:
+        if error.retry_after is not None:
+            return max(0.0, min(error.retry_after, LONGEST_ASKED_S))
+        longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - 1, 10))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+
+    def _ended(self, error: BaseException) -> None:
+        with self._changed:
+            self._state.active -= 1
+            self._state.error = self._state.error or error
+            self._state.waiting.clear()
+            self._changed.notify_all()
