@@ -141,7 +141,7 @@ def test_the_package_offers_the_public_names() -> None:
     assert package.MigrationEngine is MigrationEngine
     assert package.Report is Report
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        _ = package.nothing  # type: ignore[attr-defined]
+        _ = package.nothing
 
 
 # --- progress ---------------------------------------------------------------------------

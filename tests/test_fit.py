@@ -190,7 +190,7 @@ FIT = Fit(TABLE, RULES, frozenset({0, 2}), frozenset({0}))
 
 def checked(fit: Fit, rows: list[tuple[Any, ...]]) -> tuple[list[Any], list[Any], list[Any]]:
     found = fit.check(list(zip(*rows, strict=True)))
-    return (*fit.split(rows, found), [(f.row, f.column, f.reason) for f in found])  # type: ignore[return-value]
+    return (*fit.split(rows, found), [(f.row, f.column, f.reason) for f in found])
 
 
 def test_rows_that_fit_are_left_as_they_are() -> None:

@@ -100,7 +100,8 @@ def test_an_audit_without_a_target_tells_which_stores_it_could_not_judge(tmp_pat
 
     path = sqlite_file(tmp_path / "a.db", "CREATE TABLE t (v TEXT); INSERT INTO t VALUES ('x')")
     report = api.audit(path)
-    assert any("not judged for postgres" in w and "memlift[postgres]" in w for w in report.warnings)
+    said = [*report.notes, *report.warnings]
+    assert any("not judged for postgres" in text and "memlift[postgres]" in text for text in said)
 
 
 def test_a_store_without_a_backend_is_refused() -> None:

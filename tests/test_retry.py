@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import tenacity.nap
 
 from migrate import retry
 from migrate.errors import BackendError, TransientError
@@ -26,7 +25,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(tenacity.nap.time, "sleep", made.sleep)
+    monkeypatch.setattr("tenacity.nap.time.sleep", made.sleep)
     monkeypatch.setattr(retry, "time", made)
     return made
 
