@@ -162,16 +162,14 @@ class Memory:
         for row in removed_rows:
             digest = values.row_digest(kinds, row)
             held.remove(next(r for r in held if values.row_digest(kinds, r) == digest))
-        if table.key:
-            key_kinds = [kinds[i] for i in table.key_positions]
-            gone = {values.key_bytes(key_kinds, key) for key in removed}
-            held = [row for row in held if values.row_key(table, row) not in gone]
-            new = {values.row_key(table, row) for row in rows}
-            if replace:
-                held = [row for row in held if values.row_key(table, row) not in new]
-            else:
-                known = {values.row_key(table, row) for row in held}
-                rows = [row for row in rows if values.row_key(table, row) not in known]
+        # A row with NULL in its key is matched whole (`values.match_key`), like one without a key.
+        gone = {values.key_bytes([kinds[i] for i in table.key_positions], key) for key in removed}
+        new = {key for row in rows if not (key := values.match_key(table, row)).startswith(b"\0")}
+        if replace:
+            gone |= new
+        held = [row for row in held if values.match_key(table, row) not in gone]
+        known = {values.match_key(table, row) for row in held} & new
+        rows = [row for row in rows if values.match_key(table, row) not in known]
         self.shelf.rows[table.name] = [*held, *rows]
 
     def steps(self, tables: Sequence[Table]) -> list[Step]:

@@ -224,6 +224,9 @@ class Sidecar:
         with self.target.transaction("commit", table=position.table):
             books.add_exact(exact)
             books.save_position(run, position)
+            holder = books.holder()
+            if holder is not None:  # ours: the transaction is fenced
+                books.beat(holder.owner)
 
     def amend(
         self, table: Table, keys: Iterable[bytes], rows: Iterable[bytes], exact: Iterable[ExactCell]

@@ -32,7 +32,7 @@ _LEAST_MEMORY, _MOST_MEMORY = 64 * 2**20, 2 * 2**30
 def steps(target: PostgresTarget, tables: Sequence[Table]) -> list[Step]:
     """Return what is to be built, in order; what already stands is left out."""
     standing = _standing(target)
-    names = {t.name for t in tables} | set(_made_names(target))
+    known = {**_made(target), **{t.name: t for t in tables}}
     found: list[Step] = []
     links: list[Step] = []
     indexes: list[Step] = []
@@ -49,7 +49,7 @@ def steps(target: PostgresTarget, tables: Sequence[Table]) -> list[Step]:
                         table.name, "primary key", Phase.KEY, partial(_primary_key, target, table, name, sql)
                     )
                 )
-        links += _links(target, table, names, standing.constraints)
+        links += _links(target, table, known, standing.constraints)
         indexes += _indexes(target, table, standing.relations)
     unique = [step for step in indexes if step.phase is Phase.LINK]  # foreign keys may name them
     return [*found, *unique, *links, *(step for step in indexes if step.phase is Phase.INDEX)]
@@ -84,12 +84,18 @@ def _standing(target: PostgresTarget) -> _Standing:
     return found
 
 
-def _made_names(target: PostgresTarget) -> list[str]:
+def _made(target: PostgresTarget) -> dict[str, Table]:
     with target.transaction("read what was made", fenced=False):
-        return list(target.books.made())
+        return {name: table for name, (_, table) in target.books.made().items()}
 
 
-def _links(target: PostgresTarget, table: Table, names: set[str], standing: set[str]) -> list[Step]:
+def _names_a_key(table: Table, columns: tuple[str, ...]) -> bool:
+    """Whether columns are a table's key, or those of a whole unique index; else no foreign key can name them."""
+    whole = [i.columns for i in table.indexes if i.unique and i.where is None]
+    return any(set(columns) == set(names) for names in (table.key, *whole))
+
+
+def _links(target: PostgresTarget, table: Table, known: dict[str, Table], standing: set[str]) -> list[Step]:
     found: list[Step] = []
 
     def add(title: str, work: Callable[[Progress], None]) -> None:
@@ -99,8 +105,10 @@ def _links(target: PostgresTarget, table: Table, names: set[str], standing: set[
         name, sql = ddl.foreign_key(table, number, key, target.server)
         if name in standing:
             continue
-        if key.parent not in names:
-            target.note(f"foreign key of {table.name} to {key.parent}: that table is not in the target")
+        parent = known.get(key.parent)
+        if parent is None or not _names_a_key(parent, key.parent_columns):
+            why = "that table is not in the target" if parent is None else "it names columns that are no key"
+            target.note(f"foreign key of {table.name} to {key.parent}: {why}")
             continue
         add(f"foreign key to {key.parent}", partial(_foreign_key, target, table, name, sql))
     for column in table.columns:

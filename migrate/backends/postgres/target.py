@@ -574,6 +574,7 @@ class PostgresTarget:
             self._heart.stop()
             self._heart = None
         if self._run_id:
+            self.rollback()
             self._run_id = ""
             with self.transaction("release the target", fenced=False):
                 self.books.release(self._owner)

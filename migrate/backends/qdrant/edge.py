@@ -274,6 +274,11 @@ class EdgeEngine:
         }
         return Info(told, seen["points"], seen["indexed"], True, schema, kept.get("metadata") or {})
 
+    def metadata(self, name: str) -> Json:
+        """See `Engine.metadata`."""
+        found = self._kept(name).get("metadata")
+        return found if isinstance(found, dict) else {}
+
     def create(self, name: str, settings: Json, metadata: Json) -> None:
         """See `Engine.create`."""
         path = self._path(name)

@@ -94,6 +94,10 @@ class Engine(Protocol):
         """Return a collection as it stands, or None where there is none."""
         ...
 
+    def metadata(self, name: str) -> Json:
+        """Return a collection's metadata, without opening it."""
+        ...
+
     def create(self, name: str, settings: Json, metadata: Json) -> None:
         """Make a collection. Raises SchemaError where there already is one."""
         ...

@@ -118,7 +118,10 @@ def json_value(text: str) -> Any:
 
 
 def _printable(text: str) -> str:
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    try:
+        return values.text_bytes(text).decode("utf-8", "replace")
+    except UnicodeEncodeError:  # a surrogate that escapes no byte
+        return text.encode("utf-8", "replace").decode()
 
 
 def _b64(data: bytes) -> str:
@@ -165,7 +168,7 @@ def _json_cells(name: str, cells: Sequence[Any], marks: Marks, keep_text: bool) 
 def _text_mark(tag: str, text: str) -> list[str]:
     if text.isascii() or _printable(text) == text:
         return [tag, text]
-    return ["t", _b64(values.text_bytes(text))]
+    return ["t", _b64(values.exact(Kind.TEXT, text))]
 
 
 def _cells(name: str, cells: Sequence[Any], marks: Marks) -> Sequence[Any]:
@@ -206,7 +209,7 @@ def _odd(name: str, row: int, cell: Any, marks: Marks) -> Any:
         marks.setdefault(row, {})[name] = ["i"]
         return str(cell)
     if type(cell) is str and not _is_utf8(cell):
-        marks.setdefault(row, {})[name] = ["t", _b64(values.text_bytes(cell))]
+        marks.setdefault(row, {})[name] = ["t", _b64(values.exact(Kind.TEXT, cell))]
         return _printable(cell)
     return cell
 
@@ -232,5 +235,5 @@ def _marked(value: Any, mark: list[Any]) -> Any:
         case ["j", str(text)]:
             return text
         case ["t", str(data)]:
-            return values.bytes_text(base64.b64decode(data))
+            return values.from_exact(base64.b64decode(data))
     return value

@@ -18,7 +18,7 @@ from migrate.backends.qdrant.shape import Shape, is_collection
 from migrate.backends.sidecar import Place, Sidecar
 from migrate.batch import Batch, ExactCell, Row
 from migrate.config import QdrantSettings
-from migrate.errors import SchemaError
+from migrate.errors import LeaseLostError, SchemaError
 from migrate.failpoints import hit
 from migrate.plan import table_same_as
 from migrate.schema import Table
@@ -44,6 +44,7 @@ class QdrantTarget:
         self._keyless = Keyless(self._count_aside)
         self._pending: list[ExactCell] = []
         self._sent = False
+        self._lost: LeaseLostError | None = None
         self._notes: list[str] = []
         self._say: Callable[[str], None] = lambda _: None
 
@@ -146,8 +147,7 @@ class QdrantTarget:
 
     def _check_not_ours(self, name: str, identity: str | None) -> None:
         """Refuse a collection of another sidecar's: its run can only go on from there."""
-        info = self.engine.info(name)
-        ours = info.metadata.get(METADATA) if info is not None else None
+        ours = self.engine.metadata(name).get(METADATA)
         if isinstance(ours, dict) and ours.get("sidecar_id") != identity:
             raise SchemaError(
                 f"the collection {name!r} was made by memlift with another sidecar: {ours.get('sidecar')}",
@@ -156,6 +156,8 @@ class QdrantTarget:
 
     def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
         """See `Target.claim`."""
+        if self._settings.path is not None:
+            self._settings.path.mkdir(parents=True, exist_ok=True)  # a store without vectors has one too
         orphans = self._side.claim(plan, run, restart=restart)
         self._run_id = run
         for place in orphans:
@@ -234,10 +236,13 @@ class QdrantTarget:
         if not is_collection(table):
             self._side.target.append(batch, exact)
             return
-        if not self._sent:
-            self._side.check_lease()
+        if not self._sent and not self._lost:
             self._sent = True
-        if batch.rows:
+            try:
+                self._side.check_lease()
+            except LeaseLostError as exc:
+                self._lost = exc  # told by commit; till then nothing more is sent
+        if batch.rows and self._lost is None:
             name = self._collection(table)
             packed = batch.packed
             if packed is None:
@@ -267,6 +272,8 @@ class QdrantTarget:
         if name not in self._shapes or not self._is_elsewhere(name):
             self._side.target.commit(position)
             return
+        if self._lost is not None:
+            raise self._lost
         if self._sent:
             self.engine.settle()
         hit("commit.settled")
@@ -291,7 +298,7 @@ class QdrantTarget:
 
     def rollback(self) -> None:
         """See `Target.rollback`."""
-        self._pending, self._sent = [], False
+        self._pending, self._sent, self._lost = [], False, None
         self._keyless.rolled_back()
         if self._engine is not None:
             self._engine.abandon()

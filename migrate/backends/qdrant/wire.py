@@ -81,7 +81,9 @@ def vector(packed: Packed) -> bytes:
         numbers = b"".join(map(varint, indices))
         return field(b"\xb2\x06", field(b"\x0a", packed.values) + field(b"\x12", numbers))
     step = 4 * packed.dim
-    rows = [field(b"\x0a", field(b"\x0a", packed.data[i : i + step])) for i in range(0, len(packed.data), step)]
+    rows = [
+        field(b"\x0a", field(b"\x0a", packed.data[i : i + step])) for i in range(0, len(packed.data), step)
+    ]
     return field(b"\xba\x06", b"".join(rows))
 
 
@@ -98,7 +100,11 @@ def vectors(named: dict[str, Packed]) -> bytes:
 
 def point(one: Point) -> bytes:
     """Return a point as an element of `UpsertPoints.points`."""
-    body = field(b"\x0a", point_id(one.id)) + members(b"\x1a", one.payload) + field(b"\x22", vectors(one.vectors))
+    body = (
+        field(b"\x0a", point_id(one.id))
+        + members(b"\x1a", one.payload)
+        + field(b"\x22", vectors(one.vectors))
+    )
     return field(b"\x1a", body)
 
 

@@ -21,6 +21,10 @@ from migrate.schema import PACKED_KINDS, TEXT_KINDS, Column, Index, Kind, Table,
 _MAX_COLUMNS = 2000  # SQLITE_MAX_COLUMN (https://www.sqlite.org/limits.html)
 
 
+def _in_64_bits(cell: int) -> bool:
+    return INT64[0] <= cell <= INT64[1]
+
+
 def _minus_zero(cell: float) -> bool:
     return cell == 0 and math.copysign(1, cell) < 0
 
@@ -53,11 +57,11 @@ class Stored:
             yield from Integers().check([c if type(c) is int else None for c in cells])
         if self.affinity == "TEXT" and types & {int, float}:
             for i, cell in enumerate(cells):
-                if type(cell) in (int, float) and cell == cell:
+                if (type(cell) is int and _in_64_bits(cell)) or (type(cell) is float and cell == cell):
                     yield Found(i, None, "a number, which SQLite turns into text here")
         if self.affinity == "REAL" and int in types:
             for i, cell in enumerate(cells):
-                if type(cell) is int:
+                if type(cell) is int and _in_64_bits(cell):
                     yield Found(i, None, "an integer, which SQLite turns into a real here")
         if self.affinity in ("INTEGER", "REAL", "NUMERIC") and str in types:
             for i, cell in enumerate(cells):
@@ -128,10 +132,11 @@ def fit(table: Table, options: Options) -> Fit:
     if len(set(names)) != len(names):
         problems.append("column names that differ only in case")
     rules = tuple(rule(c, table.dialect) for c in table.columns)
+    rowid = _rowid_key(table)  # where NULL would become the next number
     not_null = frozenset(
         i
         for i, c in enumerate(table.columns)
-        if not c.nullable or (c.name in table.key and table.without_rowid)
+        if not c.nullable or (c.name in table.key and table.without_rowid) or c.name == rowid
     )
     types = tuple((c.name, column_type(c, table.dialect) or "any") for c in table.columns)
     key = set(table.key_positions)
@@ -145,24 +150,17 @@ def create_table(table: Table) -> str:
     """Return the CREATE TABLE statement of a table."""
     rowid = _rowid_key(table)
     parts = [_column(table, c, inline_key=c.name == rowid) for c in table.columns]
-    if table.key and rowid is None:
-        # One INTEGER column here would be the rowid; DESC is how SQLite keeps it apart.
-        lone = (
-            len(table.key) == 1
-            and column_type(table.column(table.key[0]), table.dialect).upper() == "INTEGER"
-        )
-        apart = " DESC" if lone and not table.without_rowid else ""
-        parts.append(f"PRIMARY KEY ({', '.join(map(ident, table.key))}{apart})")
+    if table.key and rowid is None and _apart(table) is None:
+        parts.append(f"PRIMARY KEY ({', '.join(map(ident, table.key))})")
     parts += [
         f"UNIQUE ({', '.join(map(ident, i.columns))})"
         for i in table.indexes
         if i.constraint and i.where is None
     ]
     for key in table.foreign_keys:
-        text = (
-            f"FOREIGN KEY ({', '.join(map(ident, key.columns))}) REFERENCES {ident(key.parent)}"
-            f" ({', '.join(map(ident, key.parent_columns))})"
-        )
+        text = f"FOREIGN KEY ({', '.join(map(ident, key.columns))}) REFERENCES {ident(key.parent)}"
+        if key.parent_columns:  # a parent without a key has none to name
+            text += f" ({', '.join(map(ident, key.parent_columns))})"
         if key.on_delete != "NO ACTION":
             text += f" ON DELETE {key.on_delete}"
         if key.on_update != "NO ACTION":
@@ -182,10 +180,20 @@ def _rowid_key(table: Table) -> str | None:
     return column.name if column.kind is Kind.INTEGER else None
 
 
+def _apart(table: Table) -> str | None:
+    """Return the lone INTEGER key that is no rowid: only written inline with DESC does it stay apart."""
+    if len(table.key) != 1 or table.without_rowid or _rowid_key(table) is not None:
+        return None
+    column = table.column(table.key[0])
+    return column.name if column_type(column, table.dialect).upper() == "INTEGER" else None
+
+
 def _column(table: Table, column: Column, *, inline_key: bool) -> str:
     text = f"{ident(column.name)} {column_type(column, table.dialect)}".rstrip()
     if inline_key:
         text += " PRIMARY KEY" + (" AUTOINCREMENT" if table.sequence is not None else "")
+    elif column.name == _apart(table):
+        text += " PRIMARY KEY DESC"
     if not column.nullable and not inline_key:
         text += " NOT NULL"
     if column.default is not None and table.dialect == "sqlite":

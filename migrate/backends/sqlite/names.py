@@ -56,6 +56,22 @@ def bound(cell: Any) -> tuple[Any, bool]:
     return cell, False
 
 
+def orphans_of(connection: sqlite3.Connection, table: str) -> tuple[dict[str, int], str | None]:
+    """Return how many rows of a table name no row, by parent, and what SQLite says of a key it cannot check.
+
+    A foreign key on columns that are not unique is common, for SQLite checks none unless asked to.
+    """
+    orphans: dict[str, int] = {}
+    try:
+        for _, _, parent, _ in connection.execute(f"PRAGMA foreign_key_check({literal(table)})"):
+            orphans[parent] = orphans.get(parent, 0) + 1
+    except sqlite3.OperationalError as exc:
+        if "foreign key mismatch" not in str(exc):
+            raise
+        return orphans, str(exc)
+    return orphans, None
+
+
 @contextmanager
 def translating(op: str, **where: Any) -> Iterator[None]:
     """Turn sqlite3's errors into ours: busy and locked are worth another try, nothing else is."""

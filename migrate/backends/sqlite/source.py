@@ -11,7 +11,7 @@ from typing import Any
 from migrate import values
 from migrate.backends.sqlbooks import Books, restore
 from migrate.backends.sqlite.introspect import read_schema
-from migrate.backends.sqlite.names import ident, translating
+from migrate.backends.sqlite.names import ident, orphans_of, translating
 from migrate.backends.sqlite.opening import Opened, open_source
 from migrate.backends.sqlite.walking import walk
 from migrate.batch import Batch, Cursor, Row
@@ -101,10 +101,17 @@ class SqliteSource:
     def problems(self) -> list[str]:
         """See `Source.problems`."""
         broken: dict[tuple[str, str], int] = {}
+        problems = []
         with translating("check foreign keys", file=str(self._path)):
-            for child, _, parent, _ in self._connection.execute("PRAGMA foreign_key_check"):
-                broken[(child, parent)] = broken.get((child, parent), 0) + 1
-        return [
+            for table in self.tables():
+                orphans, mismatch = orphans_of(self._connection, self._here[table.name].name)
+                for parent, n in orphans.items():
+                    broken[(table.name, parent)] = n
+                if mismatch:
+                    problems.append(
+                        f"a foreign key of {table.name} names columns that are no key: {mismatch}"
+                    )
+        return problems + [
             f"{n} rows of {child} name a row of {parent} that is not there"
             for (child, parent), n in broken.items()
         ]

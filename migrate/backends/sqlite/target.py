@@ -15,7 +15,7 @@ from migrate.backends.base import Options, Phase, Position, Standing, Step
 from migrate.backends.sqlbooks import NAMES, Books, statements
 from migrate.backends.sqlite import ddl
 from migrate.backends.sqlite.introspect import read_schema
-from migrate.backends.sqlite.names import bound, ident, literal, rowid_name, translating
+from migrate.backends.sqlite.names import bound, ident, literal, orphans_of, rowid_name, translating
 from migrate.backends.sqlite.opening import open_source
 from migrate.backends.sqlite.source import NOW
 from migrate.batch import Batch, ExactCell, Row
@@ -409,8 +409,8 @@ class SqliteTarget:
         with translating("finish", file=str(self._path)):
             orphans: dict[tuple[str, str], int] = {}
             for name, (target, _) in self._books.made().items():
-                for _, _, parent, _ in self._db.execute(f"PRAGMA foreign_key_check({literal(target)})"):
-                    orphans[(name, parent)] = orphans.get((name, parent), 0) + 1
+                for parent, n in orphans_of(self._db, target)[0].items():
+                    orphans[(name, parent)] = n
             self._begin()
             self._fence()
             self._books.end_run(self._run_id)
