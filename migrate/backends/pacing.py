@@ -186,7 +186,7 @@ class Writer(Generic[Request]):
     def _wait(self, error: TransientError, failures: int) -> float:
         if error.retry_after is not None:
             return max(0.0, min(error.retry_after, LONGEST_ASKED_S))
-        longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - 1, 10))
+        longest: float = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 10))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
     def _ended(self, error: BaseException) -> None:

@@ -73,6 +73,10 @@ class Limits:
     cell: int = 32 * 2**20
 
 
+# A request has to stay below 32 MiB with all its cells. Protobuf readers stop at 100 nested messages.
+SERVER_LIMITS = Limits(depth=100, weight=84, cell=4 * 2**20)
+
+
 class Engine(Protocol):
     """Collections of points. Its errors are ours: TransientError where another try may help."""
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 import httpx
 import orjson
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse

@@ -20,7 +20,7 @@ from qdrant_client import QdrantClient, grpc
 
 from migrate.backends.pacing import Writer
 from migrate.backends.qdrant import wire
-from migrate.backends.qdrant.engine import Info, Json, Limits, Multi, Packed, Point, PointId, Sparse
+from migrate.backends.qdrant.engine import SERVER_LIMITS, Info, Json, Multi, Packed, Point, PointId, Sparse
 from migrate.backends.qdrant.errors import of_response, translating
 from migrate.config import QdrantSettings
 from migrate.errors import BackendError, ConfigError, TransientError
@@ -34,9 +34,6 @@ _POLL_S = 0.25
 _SETTLED_POLLS = 3  # green so often in a row: right after a change it is still green
 _YELLOW_S = 24 * 3600.0
 
-# A value of 20 MB is taken by no request that also has to stay below 32 MiB with its neighbours.
-LIMITS = Limits(depth=100, weight=84, cell=4 * 2**20)
-
 
 class _Request(NamedTuple):
     collection: str
@@ -49,7 +46,7 @@ class ServerEngine:
     """A server as an `Engine`."""
 
     def __init__(self, settings: QdrantSettings) -> None:
-        self.limits = LIMITS
+        self.limits = SERVER_LIMITS
         self._settings = settings
         self._client: QdrantClient | None = None
         self._grpc: Any = None
@@ -88,27 +85,20 @@ class ServerEngine:
             )
         self._client = client
         try:
-            version = self._rest("GET", "/", "answer", whole=True).get("version")
-            self._grpc = client.grpc_points if self._grpc_open(client, version) else None
+            self._grpc = client.grpc_points if self._grpc_open(client) else None
         except BaseException:
             self._client = None
             client.close()
             raise
 
-    def _grpc_open(self, client: QdrantClient, version: Any) -> bool:
-        """Whether the gRPC port answers, and is the same server's as far as can be seen."""
-        from qdrant_client.grpc import HealthCheckRequest
-
-        root: Any = getattr(client, "grpc_root", None)
+    def _grpc_open(self, client: QdrantClient) -> bool:
+        """Whether the gRPC port answers, and with the collections that REST tells of."""
         try:
             with translating("answer over gRPC"):
-                if root is None:
-                    client.grpc_collections.List(grpc.ListCollectionsRequest(), timeout=_GRPC_PROBE_S)
-                    return True
-                answer = root.HealthCheck(HealthCheckRequest(), timeout=_GRPC_PROBE_S)
-                return bool(answer.version == version)
-        except (TransientError, BackendError, ConfigError):
+                answer = client.grpc_collections.List(grpc.ListCollectionsRequest(), timeout=_GRPC_PROBE_S)
+        except (BackendError, ConfigError):
             return False
+        return sorted(c.name for c in answer.collections) == self.names()
 
     def reconnect(self) -> None:
         """See `Engine.reconnect`."""
@@ -125,9 +115,7 @@ class ServerEngine:
         if client is not None:
             client.close()
 
-    def _rest(
-        self, method: str, path: str, op: str, body: Any = None, *, whole: bool = False, none_for: int = 0
-    ) -> Any:
+    def _rest(self, method: str, path: str, op: str, body: Any = None, *, none_for: int = 0) -> Any:
         """Send one REST request and return its `result`; None for the status `none_for`."""
         data = body if isinstance(body, bytes) else None if body is None else orjson.dumps(body)
         api = self.client.http.client
@@ -144,7 +132,7 @@ class ServerEngine:
             if response.status_code >= 300:
                 raise of_response(op, response, store=self.describe())
             answer = orjson.loads(response.content)
-        return answer if whole else answer.get("result")
+        return answer.get("result")
 
     # --- collections ----------------------------------------------------------
 

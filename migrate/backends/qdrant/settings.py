@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from migrate.backends import sidecar
-from migrate.backends.qdrant.engine import Engine, Limits
+from migrate.backends.qdrant.engine import SERVER_LIMITS, Engine, Limits
 from migrate.backends.sidecar import SidecarSettings
 from migrate.config import QdrantSettings
 from migrate.errors import ConfigError
@@ -24,11 +24,7 @@ def open_engine(settings: QdrantSettings, *, writing: bool) -> Engine:
 
 def limits_of(settings: QdrantSettings) -> Limits:
     """Return what a payload may be there, without a connection."""
-    if settings.path is not None:
-        return Limits()
-    from migrate.backends.qdrant.server import LIMITS
-
-    return LIMITS
+    return Limits() if settings.path is not None else SERVER_LIMITS
 
 
 def sidecar_of(settings: QdrantSettings) -> SidecarSettings:
