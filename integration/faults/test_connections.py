@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -232,23 +231,3 @@ def test_a_revoked_right_stops_the_run_and_it_goes_on_when_granted_again(
         assert ended.said["report"]["resumed"]
     finally:
         database.run("DROP OWNED BY plain_one CASCADE", "DROP ROLE plain_one")
-
-
-def test_a_stop_leaves_a_checkpoint_within_five_seconds(tmp_path: Path, database: Database) -> None:
-    from migrate.api import Request, run
-    from migrate.errors import InterruptedRunError
-
-    source, stop = stores.crash_store(tmp_path / "a.sqlite"), threading.Event()
-    started = 0.0
-
-    def asked(done: int, total: int, table: str) -> None:
-        nonlocal started
-        started = started or time.monotonic()
-        stop.set()
-
-    request = Request(on_misfit="quarantine", batch_size=20)
-    with pytest.raises(InterruptedRunError):
-        run(source, database.at("store"), request, on_progress=asked, stop=stop)
-    assert time.monotonic() - started < 5
-    assert run(source, database.at("store"), request).resumed
-    assert api.verify(source, database.at("store")).verified

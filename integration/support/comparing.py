@@ -27,10 +27,17 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _cell(value: Any, stored: str) -> Cell:
-    if stored == "real":
-        return stored, struct.pack(">d", value).hex()
-    return stored, value
+class Text(bytes):
+    """A text's bytes, told from a blob's."""
+
+
+_STORED = {type(None): "null", int: "integer", float: "real", Text: "text", bytes: "blob"}
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, float):
+        return "real", struct.pack(">d", value).hex()
+    return _STORED[type(value)], bytes(value) if isinstance(value, bytes) else value
 
 
 def sqlite_tables(path: Path) -> list[str]:
@@ -49,23 +56,20 @@ def sqlite_rows(path: Path, *, json_values: bool = False) -> dict[str, Rows]:
     json_values: a text that is a JSON object or array counts as its value.
     """
 
-    def cell(value: Any, stored: str) -> Cell:
-        if json_values and stored == "text" and value[:1] in (b"{", b"["):
+    def cell(value: Any) -> Cell:
+        if json_values and isinstance(value, Text) and value[:1] in (b"{", b"["):
             with contextlib.suppress(ValueError):
                 return "json", _json(value)
-        return _cell(value, stored)
+        return _cell(value)
 
     found: dict[str, Rows] = {}
     with closing(sqlite3.connect(path)) as db:
-        db.text_factory = bytes
         for name in sqlite_tables(path):
-            info = db.execute(f"PRAGMA table_info({quoted(name)})").fetchall()
-            columns = [quoted(row[1].decode()) for row in info]
-            wanted = ", ".join(f"{c}, typeof({c})" for c in columns)
-            found[name] = Counter(
-                tuple(cell(row[i], row[i + 1].decode()) for i in range(0, len(row), 2))
-                for row in db.execute(f"SELECT {wanted} FROM {quoted(name)}")
-            )
+            columns = [quoted(row[1]) for row in db.execute(f"PRAGMA table_info({quoted(name)})")]
+            db.text_factory = Text
+            rows = db.execute(f"SELECT {', '.join(columns)} FROM {quoted(name)}")
+            found[name] = Counter(tuple(map(cell, row)) for row in rows)
+            db.text_factory = str
     return found
 
 
@@ -94,7 +98,7 @@ def sqlite_shape(path: Path) -> dict[str, Any]:
             sequence = None
             if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence'").fetchone():
                 row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (name,)).fetchone()
-                sequence = row[0] if row else None
+                sequence = row[0] or None if row else None  # 0: nothing was given out yet
             shape[name] = {
                 "columns": [row[1:] for row in db.execute(f"PRAGMA table_xinfo({quoted(name)})")],
                 "without_rowid": without_rowid,
@@ -124,15 +128,13 @@ def _json(text: str | bytes) -> str:
     return json.dumps(json.loads(text, parse_float=Decimal), sort_keys=True, default=lambda d: f"decimal {d}")
 
 
-def _by_type(value: Any, declared: str, stored: str) -> Cell:
+def _by_type(value: Any, declared: str) -> Cell:
     """Return a SQLite cell as the Postgres column holds it."""
-    if stored == "null":
-        return "null", None
-    if declared == "jsonb":
+    if declared == "jsonb" and value is not None:
         return "json", _json(value.decode())
-    if stored == "integer" and declared == "double precision":
-        return _cell(float(value), "real")
-    return _cell(value, stored)
+    if isinstance(value, int) and declared == "double precision":
+        return _cell(float(value))
+    return _cell(value)
 
 
 def _pg_cell(value: Any, declared: str) -> Cell:
@@ -146,7 +148,7 @@ def _pg_cell(value: Any, declared: str) -> Cell:
     if declared == "bigint":
         return "integer", value
     if declared == "double precision":
-        return _cell(value, "real")
+        return _cell(value)
     if declared == "bytea":
         return "blob", bytes(value)
     if declared == "text":
@@ -176,16 +178,11 @@ def sqlite_as_postgres(path: Path, shapes: dict[str, list[tuple[str, str]]]) -> 
     """Return the rows of a SQLite file as Postgres columns of these types should hold them."""
     found: dict[str, Rows] = {}
     with closing(sqlite3.connect(path)) as db:
-        db.text_factory = bytes
+        db.text_factory = Text
         for name, columns in shapes.items():
-            wanted = ", ".join(f"{quoted(c)}, typeof({quoted(c)})" for c, _ in columns)
-            found[name] = Counter(
-                tuple(
-                    _by_type(row[2 * i], declared, row[2 * i + 1].decode())
-                    for i, (_, declared) in enumerate(columns)
-                )
-                for row in db.execute(f"SELECT {wanted} FROM {quoted(name)}")
-            )
+            rows = db.execute(f"SELECT {', '.join(quoted(c) for c, _ in columns)} FROM {quoted(name)}")
+            kinds = [declared for _, declared in columns]
+            found[name] = Counter(tuple(map(_by_type, row, kinds)) for row in rows)
     return found
 
 

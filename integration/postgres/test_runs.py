@@ -1,0 +1,154 @@
+"""What a run promises apart from rows: dry runs, choices of tables, checks, vector indexes, progress."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from integration.support import comparing, stores
+from integration.support.servers import Database
+from migrate import api
+from migrate.errors import MisfitError, SchemaError, VerifyError
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+def test_a_dry_run_creates_and_changes_nothing(tmp_path: Path, database: Database) -> None:
+    source = stores.brain(tmp_path / "a.sqlite")
+    before = files(tmp_path)
+    for target in (database.at("store"), str(tmp_path / "b.sqlite")):
+        report = api.migrate(source, target, dry_run=True)
+        assert report.dry_run
+        assert not report.verified
+        assert {t.name: t.rows_source for t in report.tables}["memory_traces"] == 317
+    assert files(tmp_path) == before
+    assert database.run("SELECT 1 FROM pg_namespace WHERE nspname = 'store'") == []
+
+
+def test_a_dry_run_counts_every_misfit_and_shows_the_first(tmp_path: Path, database: Database) -> None:
+    rows = [(i, "a\0" if i % 2 else "fine") for i in range(100)]
+    source = stores.filled(tmp_path / "a.sqlite", "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)", rows)
+    report = api.migrate(source, database.at("store"), dry_run=True)
+    assert report.misfits == 50
+    shown = report.tables[0].misfits["shown"]
+    assert len(shown) >= 20
+    assert shown[0] == {"key": [1], "column": "v", "reason": "a NUL character in text"}
+
+
+def test_a_misfit_leaves_a_target_with_data_as_it_was(tmp_path: Path, database: Database) -> None:
+    source = stores.filled(
+        tmp_path / "a.sqlite", "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)", [(1, "a"), (2, "b")]
+    )
+    api.migrate(source, database.at("store"))
+    with sqlite3.connect(source) as db:
+        db.execute("INSERT INTO t VALUES (3, 'c'), (4, 'd' || char(0))")
+    db.close()
+    with database.connect() as pg:
+        before = (
+            comparing.books(lambda s: pg.execute(s.encode()).fetchall(), "store."),
+            comparing.pg_texts(pg, "store"),
+        )
+        with pytest.raises(MisfitError):
+            api.migrate(source, database.at("store"), update=True)
+        after = (
+            comparing.books(lambda s: pg.execute(s.encode()).fetchall(), "store."),
+            comparing.pg_texts(pg, "store"),
+        )
+    comparing.same(after, before)
+
+
+def test_only_the_tables_that_were_asked_for_are_carried(tmp_path: Path, database: Database) -> None:
+    source = stores.brain(tmp_path / "a.sqlite")
+    report = api.migrate(source, database.at("one"), tables=["messages", "conversations"])
+    assert sorted(t.name for t in report.tables) == ["conversations", "messages"]
+    report = api.migrate(source, database.at("two"), exclude=["messages"])
+    assert "messages" not in {t.name for t in report.tables}
+    with pytest.raises(SchemaError, match="no table 'nonsense'"):
+        api.migrate(source, database.at("three"), tables=["nonsense"])
+
+
+def test_a_check_of_a_sample_or_of_counts_finds_lost_rows(tmp_path: Path, database: Database) -> None:
+    rows = [(i, f"v{i}") for i in range(2000)]
+    source = stores.filled(tmp_path / "a.sqlite", "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)", rows)
+    for mode in ("sample", "counts"):
+        there = database.at(mode)
+        report = api.migrate(source, there, verify=mode)
+        assert report.verified
+        assert report.verify_mode == mode
+        assert api.verify(source, there, mode=mode).verified
+        database.run(f"DELETE FROM {mode}.t WHERE id = 7")
+        with pytest.raises(VerifyError):
+            api.verify(source, there, mode=mode)
+        database.run(f"INSERT INTO {mode}.t VALUES (7, 'v7')", f"UPDATE {mode}.t SET v = v || '!'")
+    with pytest.raises(VerifyError):
+        api.verify(source, database.at("sample"), mode="sample")
+    assert api.migrate(source, database.at("none"), verify="none").verified is False
+
+
+@pytest.mark.parametrize(
+    ("dim", "indexed"), [(3, "vector(3)"), (2001, "halfvec"), (4001, None), (16001, None)]
+)
+def test_vectors_of_any_dimension_are_kept_and_indexed_where_that_can_be(
+    dim: int, indexed: str | None, tmp_path: Path, database: Database
+) -> None:
+    rows = [(i, stores.vector(*((i + j) % 7 / 7 for j in range(dim)))) for i in range(8)]
+    source = stores.filled(
+        tmp_path / "a.sqlite",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, embedding BLOB)",
+        [*rows, (8, bytes(4 * dim)), (9, None)],
+    )
+    report = api.migrate(source, database.at("store"), vectors=["t.embedding"])
+    assert report.verified
+    made = database.run(
+        "SELECT indexdef FROM pg_indexes WHERE schemaname = 'store' AND indexdef LIKE '%hnsw%'"
+    )
+    assert len(made) == (1 if indexed else 0)
+    if indexed == "halfvec":
+        assert "halfvec" in made[0][0]
+    if dim <= 16000:
+        assert any("all-zero" in note for note in report.tables[0].notes)
+    if indexed is None:
+        told = [*report.warnings, *report.tables[0].notes]
+        assert any(str(dim) in text or "16000" in text for text in told), told
+    assert api.migrate(database.at("store"), tmp_path / "b.sqlite").verified
+    comparing.same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))
+
+
+def test_progress_is_told_after_commits_and_ends_at_the_total(tmp_path: Path, database: Database) -> None:
+    told: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    source = stores.brain(tmp_path / "a.sqlite")
+    report = api.migrate(
+        source, database.at("store"), on_progress=lambda done, total, table: told[table].append((done, total))
+    )
+    assert {t.name for t in report.tables} == set(told)
+    for table in report.tables:
+        steps = told[table.name]
+        assert steps[-1] == (table.rows_source, table.rows_source)
+        assert [d for d, _ in steps] == sorted(d for d, _ in steps)
+
+
+def test_indexes_can_be_left_out(tmp_path: Path, database: Database) -> None:
+    source = stores.brain(tmp_path / "a.sqlite")
+    assert api.migrate(source, database.at("store"), index="none").verified
+    assert database.run("SELECT 1 FROM pg_indexes WHERE indexdef LIKE '%hnsw%'") == []
+
+
+def test_generated_and_derived_things_are_listed_and_not_carried(tmp_path: Path, database: Database) -> None:
+    source = stores.made(
+        tmp_path / "a.sqlite",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a INTEGER CHECK (a > 0), b INTEGER AS (a * 2), c TEXT AS ('x') STORED);"
+        "INSERT INTO t (id, a) VALUES (1, 5); CREATE VIEW v AS SELECT * FROM t; CREATE INDEX e ON t (a + 1);"
+        "CREATE VIRTUAL TABLE f USING fts5(body); INSERT INTO f VALUES ('text');"
+        "CREATE TRIGGER g AFTER INSERT ON t BEGIN SELECT 1; END; ANALYZE",
+    )
+    report = api.migrate(source, database.at("store"))
+    assert report.verified
+    assert {t.name for t in report.tables} == {"t"}
+    listed = {str(n["name"]) for n in report.not_carried}
+    assert {"v", "e", "f", "g", "t.b", "t.c"} <= listed
+    assert any("CHECK" in str(n["reason"]) for n in report.not_carried)
