@@ -23,6 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # With several workers a file stays on one of them, and all files that need the one
+    # Docker engine, or the one folder of Node packages, stay together.
+    for item in items:
+        name = next((g for g in ("docker", "agentos") if g in str(item.path)), str(item.path))
+        item.add_marker(pytest.mark.xdist_group(name))
     if config.getoption("--slow"):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]

@@ -32,7 +32,7 @@ class Batch:
 class ExactCell:
     """One value that the target's type cannot hold, kept beside it.
 
-    key:    canonical bytes of the row's key (`values.row_key`), None where its table has none.
+    key:    canonical bytes of the row's key (`values.row_key`), None where it has none, or NULL in it.
     column: the column's name; None where the whole row is kept here, because
             its key cannot be held.
     value:  `values.exact` of the cell, or `values.exact_row` of the row.

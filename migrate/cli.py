@@ -255,6 +255,11 @@ def _migrate(commands: Any) -> None:
         "--into-existing", action="store_true", help="write into tables that memlift did not make"
     )
     command.add_argument(
+        "--backup",
+        metavar="STORE",
+        help="first back the SQLite file up: s3://bucket/prefix?... or file:///folder",
+    )
+    command.add_argument(
         "--auto-setup",
         nargs="?",
         const="any",

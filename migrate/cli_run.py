@@ -34,6 +34,7 @@ def migrate(args: argparse.Namespace) -> int:
         workers=args.workers,
         index=args.index,
         into_existing=args.into_existing,
+        backup=args.backup,
     )
     with watched(args) as (watching, interruption):
         target: Endpoint = args.target

@@ -337,10 +337,9 @@ class Fit:
             row = rows[i]
             if not self.keyed or any(f.column is None or f.column in self.key for f in ours):
                 reason = "; ".join(dict.fromkeys(f.reason for f in ours))
-                whole_key = values.row_key(self.table, row) if self.table.key else None
-                exact.append(
-                    ExactCell(self.table.name, whole_key, None, reason, values.exact_row(kinds, row))
-                )
+                name = values.match_key(self.table, row)
+                found_by = None if name.startswith(b"\0") else name
+                exact.append(ExactCell(self.table.name, found_by, None, reason, values.exact_row(kinds, row)))
                 whole.add(i)
                 continue
             key, cells = values.row_key(self.table, row), list(row)

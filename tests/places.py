@@ -113,8 +113,12 @@ class SqlitePlace:
 def local(kind: str, folder: Path) -> Place | None:
     """Return the place of a store that needs no server, None where it needs one."""
     makers: dict[str, Any] = {"memory": MemoryPlace, "sqlite": lambda: SqlitePlace(folder)}
+    if kind == "qdrant":
+        from tests.qdrant.place import EdgePlace  # the engine is imported only where it is tested
+
+        makers["qdrant"] = lambda: EdgePlace(folder)
     made: Place | None = makers[kind]() if kind in makers else None
     return made
 
 
-LOCAL: Sequence[str] = ("memory", "sqlite")
+LOCAL: Sequence[str] = tuple(kind for kind in ("memory", "sqlite", "qdrant") if kind in backends.REGISTRY)
