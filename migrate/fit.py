@@ -337,8 +337,8 @@ class Fit:
             row = rows[i]
             if not self.keyed or any(f.column is None or f.column in self.key for f in ours):
                 reason = "; ".join(dict.fromkeys(f.reason for f in ours))
-                name = values.match_key(self.table, row)
-                found_by = None if name.startswith(b"\0") else name
+                twin = values.match_key(self.table, row)
+                found_by = None if twin.startswith(b"\0") else twin
                 exact.append(ExactCell(self.table.name, found_by, None, reason, values.exact_row(kinds, row)))
                 whole.add(i)
                 continue

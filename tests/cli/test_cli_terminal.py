@@ -58,7 +58,7 @@ def test_bars_for_each_phase_and_colour_on_a_terminal(tmp_path: Path) -> None:
     assert code == 0
     for phase in ("audit", "copy", "verify"):
         assert re.search(rf"{phase} memory_traces: +\d+%\|", said), phase
-    assert re.search(r"index create", said)
+    assert re.search(r"index \w+: create", said)
     assert "\x1b[32m✓\x1b[0m" in said
 
 
