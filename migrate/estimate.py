@@ -6,17 +6,19 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from migrate.config import Endpoint, PostgresSettings, Settings, SqliteSettings, parse
+from migrate.config import Endpoint, PostgresSettings, QdrantSettings, Settings, SqliteSettings, parse
 from migrate.report import Report, TableReport
 
 # (rows, bytes) a second. Measured on 2 cores with a local target: 20,000 x 384, 5,000 x 1536
 # and 200,000 rows without vectors. Small rows cost by their number, vectors by their size.
-_COPY = {"sqlite": (200_000, 60e6), "postgres": (300_000, 110e6)}
+_COPY = {"sqlite": (200_000, 60e6), "postgres": (300_000, 110e6), "qdrant": (30_000, 60e6)}
 _VERIFY = (250_000, 100e6)
 _HNSW_BYTES = 3.0e6  # of vectors, a second: 30.7 MB took 10.5 s at 384 dims, 8.6 s at 1536
 # A row's header and its key's index; what pages leave empty beside vectors (33 MB of cells took
 # 41 MB in either store), and an HNSW index by the size of its vectors (41 MB for 31).
-_ROW_BYTES = {"sqlite": 12, "postgres": 45}
+_ROW_BYTES = {"sqlite": 12, "postgres": 45, "qdrant": 200}
+# Qdrant's engine keeps its write-ahead log beside the data and never shortens it.
+_QDRANT_ROOM = 2.2
 _ROOMY, _HNSW_ROOM = 1.3, 1.35
 
 
@@ -30,6 +32,8 @@ def estimated(report: Report, target: Endpoint | None) -> Report:
     indexed = sum(_vector_bytes(t) for t in report.tables) if kind == "postgres" else 0
     seconds = sum(rows / r + size / b for r, b in (_COPY[kind], _VERIFY)) + indexed / _HNSW_BYTES
     stored = sum(t.bytes * (_ROOMY if t.vector else 1.05) for t in report.tables)
+    if kind == "qdrant":
+        stored = _QDRANT_ROOM * size
     target_bytes = round(stored + rows * _ROW_BYTES[kind] + indexed * _HNSW_ROOM)
     estimate: dict[str, float | int | None] = {"seconds": round(seconds, 2), "target_bytes": target_bytes}
     estimate["free_bytes"] = free = _free(settings)
@@ -50,6 +54,8 @@ def _free(settings: Settings | None) -> int | None:
         place: Path | None = settings.path
     elif isinstance(settings, PostgresSettings):
         place = settings.embedded
+    elif isinstance(settings, QdrantSettings):
+        place = settings.path
     else:
         place = None
     if place is None:

@@ -149,6 +149,10 @@ def compare(
             matcher.take(a, b)
             progress(outcome.rows_source)
         _classify(table, ledger, outcome, marked)
+        if sample:  # the rows outside the sample are still counted
+            gap = outcome.rows_source - outcome.rows_target - (outcome.missing - outcome.extra)
+            outcome.missing += max(gap, 0)
+            outcome.extra += max(-gap, 0)
     finally:
         left.close()
         right.close()

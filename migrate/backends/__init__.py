@@ -12,6 +12,7 @@ REGISTRY: dict[str, tuple[str, str | None]] = {
     "memory": ("migrate.backends.memory", None),
     "sqlite": ("migrate.backends.sqlite", None),
     "postgres": ("migrate.backends.postgres", "postgres"),
+    "qdrant": ("migrate.backends.qdrant", "qdrant"),
 }
 
 

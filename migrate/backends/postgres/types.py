@@ -19,14 +19,14 @@ MAX_COLUMNS = 1600
 MAX_DIM = 16_000  # of vector and halfvec (https://github.com/pgvector/pgvector#reference)
 MAX_ROW_BYTES = 8160  # of a page of 8 kB; long values are kept elsewhere, behind a pointer
 _POINTER_BYTES = 18
-_OWN_INTEGERS = {"smallint": "int2", "integer": "int4", "bigint": "int8"}
+_OWN_INTEGERS = {"smallint": "int2", "integer": "int4", "bigint": "int8", "oid": "oid"}
 _FLOAT4_MAX = 3.4028234663852886e38
 _WIDE = 400  # with fewer columns no row can be too wide
 MAX_KEY_BYTES = 2600  # a btree entry holds 2,704 bytes (a third of a page)
 
 # How cells travel in a binary COPY; "text" kinds of other types need a text COPY.
 BINARY = frozenset(
-    {"int8", "int4", "int2", "float8", "float4", "text", "bytea", "bool", "jsonb", "vector", "halfvec"}
+    {"int8", "int4", "int2", "oid", "float8", "float4", "text", "bytea", "bool", "jsonb", "vector", "halfvec"}
 )
 
 
@@ -167,6 +167,8 @@ def _rule(column: Column, table: Table, here: PgColumn) -> Rule:
         case "int2" | "int4" | "int8":
             bits = 8 * int(here.codec[3:])
             rule: Rule = Integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1, f"{bits}-bit integers")
+        case "oid":
+            rule = Integers(0, 2**32 - 1, "32 bits without a sign")
         case "float4":
             rule = Floats()
         case "float8":

@@ -121,6 +121,7 @@ _ENCODE: dict[str, Callable[[Sequence[Any]], Fields]] = {
     "int8": _encode_int8,
     "int4": _encode_small(">ii"),
     "int2": _encode_small(">ih"),
+    "oid": _encode_small(">iI"),
     "float4": _encode_small(">if"),
     "float8": _encode_float8,
     "bool": _encode_bool,

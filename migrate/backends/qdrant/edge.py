@@ -68,8 +68,6 @@ def _start(folder: Path) -> _Process:
 def check_folder(folder: Path, *, writing: bool) -> None:
     """Raise ConfigError for a folder that is something else than shards of this engine."""
     if not folder.exists():
-        if not writing:
-            raise ConfigError(f"there is no Qdrant store in {folder}", hint="check the path")
         return
     if not folder.is_dir():
         raise ConfigError(f"{folder} is a file, not a folder", hint="qdrant: takes a folder")

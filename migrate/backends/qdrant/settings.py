@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from migrate.backends import sidecar
 from migrate.backends.qdrant.engine import SERVER_LIMITS, Engine, Limits
 from migrate.backends.sidecar import SidecarSettings
 from migrate.config import QdrantSettings
-from migrate.errors import ConfigError
+from migrate.errors import ConfigError, MissingExtraError
 
 
 def open_engine(settings: QdrantSettings, *, writing: bool) -> Engine:
     """Return the engine of an address; a server is not asked anything yet."""
     if settings.path is not None:
+        _check_extra("qdrant_edge")  # imported by the engine's own process alone
         from migrate.backends.qdrant.edge import EdgeEngine
 
         return EdgeEngine(settings.path, writing=writing)
+    _check_extra("qdrant_client")
     from migrate.backends.qdrant.server import ServerEngine
 
     return ServerEngine(settings)
+
+
+def _check_extra(package: str) -> None:
+    if find_spec(package) is None:
+        raise MissingExtraError(
+            f"this Qdrant store needs the package {package}, which is not installed",
+            hint="pip install 'memlift[qdrant]'",
+        )
 
 
 def limits_of(settings: QdrantSettings) -> Limits:

@@ -37,14 +37,20 @@ class QdrantSource:
         self._left: list[NotCarried] = []
         self._notes: list[str] = []
         try:
-            where = sidecar_of(settings)
-            if exists(where) and (settings.sidecar is not None or hasattr(where, "path")):
-                self._side = open_reading(where)
-            elif settings.sidecar is not None:
-                raise ConfigError(f"there is no sidecar {where}", hint="check sidecar=")
+            self._open_side()
         except BaseException:
             self._engine.close()
             raise
+
+    def _open_side(self) -> None:
+        settings = self._settings
+        where = sidecar_of(settings)
+        if exists(where):
+            self._side = open_reading(where)
+        elif settings.sidecar is not None:
+            raise ConfigError(f"there is no sidecar {where}", hint="check sidecar=")
+        elif settings.path is not None and not settings.path.exists():
+            raise ConfigError(f"there is no Qdrant store in {settings.path}", hint="check the path")
 
     def describe(self) -> str:
         """See `Store.describe`."""
