@@ -50,6 +50,7 @@ class Writer(Generic[Request]):
 
     send:    sends one and returns when it is acknowledged; raises TransientError where another try may help.
     streams: the most that are ever under way.
+    patience_s: without one success for so long an error is raised; `PATIENCE_S` unless told.
     ahead:   requests that may wait beyond those; `submit` blocks when there are more.
     """
 
@@ -59,9 +60,10 @@ class Writer(Generic[Request]):
         *,
         streams: int = 4,
         ahead: int = 2,
-        patience_s: float = PATIENCE_S,
+        patience_s: float | None = None,
     ) -> None:
-        self._send, self._streams, self._ahead, self._patience_s = send, streams, ahead, patience_s
+        self._send, self._streams, self._ahead = send, streams, ahead
+        self._patience_s = PATIENCE_S if patience_s is None else patience_s
         self._width = float(min(2, streams))
         self._state: _State[Request] = _State()
         self._changed = threading.Condition()
