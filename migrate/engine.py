@@ -18,13 +18,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from queue import Empty, Full, Queue
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
-from migrate import retry, values
-from migrate.backends.base import Fit, Packer, Phase, Position, Source, Standing, Step, Target
-from migrate.batch import Batch, ExactCell
+from migrate import retry
+from migrate.auditing import audit
+from migrate.backends.base import Fit, Phase, Position, Source, Standing, Step, Target
 from migrate.errors import (
     BackendError,
     ConfigError,
@@ -35,19 +34,15 @@ from migrate.errors import (
     VerifyError,
 )
 from migrate.failpoints import hit
-from migrate.fit import size_of
 from migrate.plan import Plan, table_same_as
+from migrate.readahead import ReadAhead
 from migrate.reconcile import mend
-from migrate.report import LISTED, Observer, Progress, Report
-from migrate.schema import VECTOR_KINDS, Kind, Table
+from migrate.report import Observer, Progress, Report
+from migrate.schema import Table
 from migrate.verify import Marked, Outcome, compare, compare_counts
 
 COMMIT_BYTES = 8 * 2**20  # rows are committed at about this size,
 COMMIT_S = 1.0  # or after this time, whichever comes first
-# The audit weighs every row of the first batches and one batch in eight of the rest:
-# weighing each would take a tenth of the time that reading it takes.
-_WEIGHED_WHOLE, _WEIGHED_ONE_IN = 16, 8
-_AHEAD = 4  # batches read ahead of the writer
 
 OnProgress = Callable[[int, int, str], None]
 
@@ -188,58 +183,15 @@ class Run:
     # --- audit ----------------------------------------------------------------
 
     def _audit(self, table: Table) -> None:
-        fit, started = self._fits[table.name], time.monotonic()
-        total = self.source.count(table)
-        rows = size = cells = batches = weighed = 0
-        shown: list[dict[str, Any]] = [
-            {"key": None, "column": None, "reason": problem} for problem in fit.problems
-        ]
-        zero = 0
-        dense = [(i, c) for i, c in enumerate(table.columns) if c.kind is Kind.VECTOR and c.dim]
-        self._observer.step("audit", table.name, 0, total)
-        for batch in self.source.batches(table, size=self.choices.batch_size):
-            self._check_stop()
-            hit("audit.batch")
-            columns = list(zip(*batch.rows, strict=True))
-            for found in fit.check(columns):
-                if found.harmless:
-                    continue
-                cells += 1
-                if len(shown) < LISTED:
-                    shown.append(self._misfit(table, batch, found.row, found.column, found.reason))
-            zero += sum(columns[i].count(bytes(4 * (c.dim or 0))) for i, c in dense)
-            rows += len(batch.rows)
-            if batches < _WEIGHED_WHOLE or batches % _WEIGHED_ONE_IN == 0:
-                size += size_of(columns)
-                weighed += len(batch.rows)
-            batches += 1
-            self._observer.step("audit", table.name, rows, total)
-        notes = list(fit.notes)
-        if zero:
-            notes.append(f"{zero} all-zero vectors: a cosine index cannot find them")
-        self.progress.table(
-            table.name,
-            kind=table.role,
-            rows_source=rows,
-            bytes=round(size * rows / weighed) if weighed else 0,
-            vector=_vector(table),
-            key=table.key,
-            types=dict(fit.types),
-            audit_s=time.monotonic() - started,
-            misfits={"cells": cells + len(fit.problems), "shown": shown},
-            notes=tuple(notes),
+        found = audit(
+            self.source,
+            table,
+            self._fits[table.name],
+            size=self.choices.batch_size,
+            check_stop=self._check_stop,
+            observer=self._observer,
         )
-
-    def _misfit(
-        self, table: Table, batch: Batch, row: int, column: int | None, reason: str
-    ) -> dict[str, Any]:
-        cells = batch.rows[row]
-        at = table.key_positions
-        return {
-            "key": values.key_text([cells[i] for i in at]) if at else None,
-            "column": None if column is None else table.columns[column].name,
-            "reason": reason,
-        }
+        self.progress.table(table.name, **found)
 
     # --- write ----------------------------------------------------------------
 
@@ -325,7 +277,7 @@ class Run:
         waiting = size = quarantined = 0
         since = time.monotonic()
         fit, size_limit = self._fits[table.name], self.choices.batch_size
-        with _ReadAhead(self.source, table, fit, size_limit, at, self.target) as ahead:
+        with ReadAhead(self.source, table, fit, size_limit, at, self.target) as ahead:
             for batch, exact, n, bytes_ in ahead:
                 self.target.append(batch, exact)
                 hit("copy.append")
@@ -465,73 +417,3 @@ class Run:
             rows_extra=outcome.extra,
             differences=outcome.to_dict(),
         )
-
-
-def _vector(table: Table) -> dict[str, Any] | None:
-    for column in table.columns:
-        if column.kind in VECTOR_KINDS:
-            return {"column": column.name, "dim": column.dim, "metric": column.metric}
-    return None
-
-
-class _ReadAhead:
-    """Reads, checks and measures batches in a thread, a few ahead of the writer."""
-
-    def __init__(
-        self, source: Source, table: Table, fit: Fit, size: int, at: Position, target: Target
-    ) -> None:
-        self._source, self._table, self._fit, self._size, self._at = source, table, fit, size, at
-        self._packer = target if isinstance(target, Packer) else None
-        self._queue: Queue[Any] = Queue(maxsize=_AHEAD)
-        self._stop = Event()
-        self._thread = Thread(target=self._work, name=f"read {table.name}", daemon=True)
-
-    def __enter__(self) -> _ReadAhead:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        while self._thread.is_alive():
-            try:
-                self._queue.get_nowait()
-            except Empty:
-                self._thread.join(0.02)
-
-    def __iter__(self) -> _ReadAhead:
-        return self
-
-    def __next__(self) -> tuple[Batch, list[ExactCell], int, int]:
-        item = self._queue.get()
-        if item is None:
-            raise StopIteration
-        if isinstance(item, BaseException):
-            raise item
-        ready: tuple[Batch, list[ExactCell], int, int] = item
-        return ready
-
-    def _work(self) -> None:
-        try:
-            for batch in self._source.batches(self._table, size=self._size, after=self._at.cursor):
-                columns = list(zip(*batch.rows, strict=True))
-                found = self._fit.check(columns)
-                n = len(batch.rows)
-                exact: list[ExactCell] = []
-                if found:
-                    rows, exact = self._fit.split(batch.rows, found)
-                    batch = replace(batch, rows=rows)
-                if self._packer is not None:
-                    batch = self._packer.pack(batch)
-                size = size_of(columns) if batch.packed is None else len(batch.packed)
-                self._put((batch, exact, n, size))
-            self._put(None)
-        except BaseException as exc:  # raised again in the thread that writes
-            self._put(exc)
-
-    def _put(self, item: object) -> None:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.2)
-                return
-            except Full:
-                continue

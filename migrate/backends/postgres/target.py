@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,9 +11,10 @@ from typing import Any
 
 import psycopg
 
-from migrate import lease, values
+from migrate import lease
 from migrate.backends.base import Options, Position, Standing, Step
 from migrate.backends.postgres import ddl, wire
+from migrate.backends.postgres.amending import amend
 from migrate.backends.postgres.build import steps as build_steps
 from migrate.backends.postgres.connect import (
     Connection,
@@ -24,13 +24,15 @@ from migrate.backends.postgres.connect import (
     look_at,
     qualified,
 )
-from migrate.backends.postgres.names import fitting, fitting_column, ident, literal, placed, translating
+from migrate.backends.postgres.heart import Heart
+from migrate.backends.postgres.names import fitting, ident, literal, placed, translating
 from migrate.backends.postgres.source import NOW
-from migrate.backends.postgres.types import BINARY, columns_here, fit
+from migrate.backends.postgres.standing import check_columns, check_rights
+from migrate.backends.postgres.types import BINARY, columns_here
 from migrate.backends.sqlbooks import NAMES, Books, statements
 from migrate.batch import Batch, ExactCell, Row
 from migrate.config import PostgresSettings
-from migrate.errors import CheckpointError, ConfigError, LeaseLostError, SchemaError
+from migrate.errors import CheckpointError, LeaseLostError, SchemaError
 from migrate.failpoints import hit
 from migrate.plan import table_same_as
 from migrate.schema import VECTOR_KINDS, Table
@@ -52,7 +54,7 @@ class PostgresTarget:
         )  # of the lease: this attempt, not the run, which another may go on with
         self._copying: tuple[str, psycopg.Copy, ExitStack] | None = None
         self._pending: list[ExactCell] = []
-        self._heart: _Heart | None = None
+        self._heart: Heart | None = None
         self.books = Books(self._run, self.at, NOW, row="ctid", lock=" FOR SHARE")
         self._notes: list[str] = []
         self.again = False  # whether rows may have been copied twice, by an earlier life of this run
@@ -139,7 +141,7 @@ class PostgresTarget:
         """See `Target.look`. Also tells, before a row is read, what the role may not do."""
         with translating("look at the target", connecting=True):
             server = self.server
-            self._check_rights(server, tables)
+            check_rights(self.db, server, tables)
             if not server.schema_exists:
                 return Standing(notes=(f"the schema {server.schema!r} will be created",))
             found = {
@@ -167,46 +169,6 @@ class PostgresTarget:
             strangers,
         )
 
-    def _check_rights(self, server: Server, tables: Sequence[Table]) -> None:
-        row = self.db.execute(
-            "SELECT has_database_privilege(current_database(), 'CREATE'), current_user,"
-            " current_database(), pg_catalog.pg_is_in_recovery(),"
-            " (SELECT has_schema_privilege(n.oid, 'CREATE') FROM pg_catalog.pg_namespace n WHERE n.nspname = %s)",
-            (server.schema,),
-        ).fetchone()
-        if row is None:
-            return
-        may_create, role, database, standby, may_use = row
-        if standby:
-            raise ConfigError("the server is a read-only standby", hint="use the address of the primary")
-        if server.schema_exists and not may_use:
-            raise ConfigError(
-                f"the role {role} may not create tables in schema {server.schema}",
-                hint=f'GRANT USAGE, CREATE ON SCHEMA "{server.schema}" TO "{role}"',
-            )
-        if not server.schema_exists and not may_create:
-            raise ConfigError(
-                f"the role {role} may not create the schema {server.schema}",
-                hint=f'CREATE SCHEMA "{server.schema}" AUTHORIZATION "{role}", as a role that may',
-            )
-        if not any(c.kind in VECTOR_KINDS for t in tables for c in t.columns):
-            return
-        if server.vector_schema is None and server.vector_available is None:
-            raise ConfigError(
-                "the server has no pgvector",
-                hint="install the pgvector package on the server, or use an image that has it (memlift up postgres)",
-            )
-        if server.vector_schema is None and not may_create:
-            raise ConfigError(
-                f"pgvector is not created in database {database}, and the role {role} may not do so",
-                hint=f"run `CREATE EXTENSION vector` in database {database} as a role that may",
-            )
-        if server.vector_schema is not None and server.vector_version < (0, 5):
-            raise ConfigError(
-                f"pgvector {'.'.join(map(str, server.vector_version))} has no HNSW index",
-                hint="ALTER EXTENSION vector UPDATE, after installing 0.5 or newer",
-            )
-
     def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
         """See `Target.claim`."""
         with self.transaction("prepare the target", fenced=False) as db:
@@ -222,7 +184,7 @@ class PostgresTarget:
         hit("claim.inside")
         self._run_id = run
         if self._heart is None:
-            self._heart = _Heart(self._settings, self.at, self._owner)
+            self._heart = Heart(self._settings, self.at, self._owner)
         with self.transaction("store the plan"):
             last = self.books.last_run()
             if last is not None and last[1] != "done" and (restart or last[0] != run):
@@ -277,7 +239,7 @@ class PostgresTarget:
                     db.execute(ddl.create_table(table, self.server, self._options))
                     maker = self._run_id
                 elif self._options.into_existing:
-                    self._check_columns(db, table, name)
+                    check_columns(db, self.at(name), name, table, self._options)
                     maker = ""
                 else:
                     raise SchemaError(
@@ -289,37 +251,6 @@ class PostgresTarget:
                 ]
                 self.books.add_table(maker, table, name, types)
                 hit("prepare.inside")
-
-    def _check_columns(self, db: Connection, table: Table, name: str) -> None:
-        """Refuse an existing table whose columns cannot take ours, or that has no key to match rows by."""
-        here: dict[str, str] = dict(
-            db.execute(
-                "SELECT a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod)"
-                " FROM pg_catalog.pg_attribute a WHERE a.attrelid = %s::regclass AND a.attnum > 0"
-                " AND NOT a.attisdropped",
-                (self.at(name),),
-            ).fetchall()
-        )
-        for column in columns_here(table, self._options):
-            if column is None:
-                continue
-            wanted, found = column.type.split(" COLLATE ")[0], here.get(column.name)
-            if found is None or found.rpartition(".")[2] != wanted:
-                raise SchemaError(
-                    f"the column {column.name!r} of the existing table {name!r} is {found or 'missing'}, not {wanted}",
-                    hint="migrate into another schema (?schema=...)",
-                )
-        key = db.execute(
-            "SELECT ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) u (n) JOIN pg_catalog.pg_attribute a"
-            " ON a.attrelid = i.indrelid AND a.attnum = u.n) FROM pg_catalog.pg_index i"
-            " WHERE i.indrelid = %s::regclass AND i.indisprimary",
-            (self.at(name),),
-        ).fetchone()
-        if set(key[0] if key else ()) != {fitting_column(k) for k in table.key}:
-            raise SchemaError(
-                f"the existing table {name!r} has another primary key than {table.key}",
-                hint="migrate into another schema (?schema=...)",
-            )
 
     def _create_enums(self, db: Connection, table: Table) -> None:
         for column in table.columns:
@@ -352,7 +283,7 @@ class PostgresTarget:
         """See `Packer.pack`."""
         if not batch.rows:
             return batch
-        _, codecs, binary, picked = self._shape(batch.table)
+        _, codecs, binary, picked = self.shape(batch.table)
         rows = batch.rows if picked is None else [tuple(row[i] for i in picked) for row in batch.rows]
         return replace(batch, packed=wire.encode(rows, codecs) if binary else wire.encode_text(rows, codecs))
 
@@ -363,13 +294,13 @@ class PostgresTarget:
             return
         with translating("write rows", table=batch.table.name):
             if self._copying is None or self._copying[0] != batch.table.name:
-                columns, _, binary, _ = self._shape(batch.table)
+                columns, _, binary, _ = self.shape(batch.table)
                 self._open_copy(batch.table, columns, binary=binary)
             packed = batch.packed if batch.packed is not None else self.pack(batch).packed
             if self._copying is not None and packed is not None:
                 self._copying[1].write(packed)
 
-    def _shape(self, table: Table) -> tuple[list[str], list[str], bool, list[int] | None]:
+    def shape(self, table: Table) -> tuple[list[str], list[str], bool, list[int] | None]:
         """Return the columns of a COPY, their codecs, whether it is binary, and which cells it takes."""
         here = columns_here(table, self._options)
         kept = [(i, there) for i, there in enumerate(here) if there is not None]
@@ -467,76 +398,8 @@ class PostgresTarget:
         removed: Sequence[Row] = (),
         removed_rows: Sequence[Row] = (),
     ) -> None:
-        """See `Target.amend`. Rows pass through a temporary table, so that they are written by COPY too."""
-        columns, codecs, binary, picked = self._shape(table)
-        kinds = [c.kind for c in table.columns]
-        with self.transaction("amend rows", table=table.name) as db:
-            target = self.at(fitting(table.name))
-            book = self.books.drop_exact_row
-            rest = [row for row in removed_rows if not book(table.name, values.exact_row(kinds, row))]
-            self._remove(table, target, table.column_names, rest)
-            if table.key:
-                key_kinds = [kinds[i] for i in table.key_positions]
-                self.books.drop_exact(table.name, (values.key_bytes(key_kinds, key) for key in removed))
-                self.books.drop_exact(table.name, (values.row_key(table, row) for row in rows))
-                self.books.drop_exact(table.name, {c.key for c in exact if c.key is not None})
-                fits = fit(
-                    table, self._options
-                )  # a row whose key does not fit was kept aside, and is forgotten by now
-                self._remove(table, target, table.key, [key for key in removed if fits.holds_key(key)])
-            names = [ident(n) for n in columns]
-            if rows:
-                db.execute(
-                    f"CREATE TEMP TABLE memlift_staged ON COMMIT DROP AS SELECT {', '.join(names)} FROM {target} LIMIT 0"
-                )
-                form = "BINARY" if binary else "TEXT"
-                taken = rows if picked is None else [tuple(row[i] for i in picked) for row in rows]
-                data = wire.encode(taken, codecs) if binary else wire.encode_text(taken, codecs)
-                with (
-                    db.cursor() as cursor,
-                    cursor.copy(f"COPY memlift_staged FROM STDIN (FORMAT {form})") as copy,
-                ):
-                    copy.write(wire.HEADER + data + wire.TRAILER if binary else data)
-                db.execute(
-                    f"INSERT INTO {target} ({', '.join(names)}) OVERRIDING SYSTEM VALUE"
-                    f" SELECT * FROM memlift_staged{self._on_conflict(table, columns, replace=replace)}"
-                )
-            self.books.add_exact(exact)
-            hit("amend.inside")
-
-    def _on_conflict(self, table: Table, columns: Sequence[str], *, replace: bool) -> str:
-        if not table.key:
-            return ""
-        if not replace:
-            return " ON CONFLICT DO NOTHING"
-        key = [fitting_column(k) for k in table.key]
-        change = ", ".join(f"{ident(c)} = excluded.{ident(c)}" for c in columns if c not in key)
-        return f" ON CONFLICT ({', '.join(map(ident, key))}) DO " + (
-            f"UPDATE SET {change}" if change else "NOTHING"
-        )
-
-    def _remove(self, table: Table, target: str, names: Sequence[str], removed: Sequence[Row]) -> None:
-        """Delete rows by some of their cells: by key all that match, by all cells one copy each."""
-        if not removed:
-            return
-        here = {
-            c.name: there for c, there in zip(table.columns, columns_here(table, self._options), strict=True)
-        }
-        tests, codecs, at = [], [], []
-        for i, name in enumerate(names):
-            there = here[name]
-            if there is not None:
-                kind = there.sql(self.server.vector_schema).split(" COLLATE ")[0]
-                test = "=" if table.key else "IS NOT DISTINCT FROM"
-                tests.append(f"{ident(there.name)} {test} ?::text::{kind}")
-                codecs.append(there.codec)
-                at.append(i)
-        where = " AND ".join(tests)
-        if not table.key:
-            where = f"ctid = (SELECT ctid FROM {target} WHERE {where} LIMIT 1)"
-        for row in removed:
-            cells = [wire.plain_text(c, row[i]) for c, i in zip(codecs, at, strict=True)]
-            self._run(f"DELETE FROM {target} WHERE {where}", cells)
+        """See `Target.amend`."""
+        amend(self, table, rows, exact, replace=replace, removed=removed, removed_rows=removed_rows)
 
     # --- after rows -----------------------------------------------------------
 
@@ -606,33 +469,3 @@ class PostgresTarget:
             if comment == (_MADE_SCHEMA, True):
                 db.execute(f"DROP SCHEMA {ident(server.schema)}")
         return sorted(set(made) - adopted)
-
-
-class _Heart:
-    """Renews the lease from a connection of its own, whatever the writing one is waiting for."""
-
-    def __init__(self, settings: PostgresSettings, at: Callable[[str], str], owner: str) -> None:
-        self._settings, self._owner = settings, owner
-        self._sql = f"UPDATE {at('memlift_lease')} SET beat = {NOW} WHERE id = 1 AND owner = %s"
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="memlift lease", daemon=True)
-        self._thread.start()
-
-    def _beat(self) -> None:
-        connection: Connection | None = None
-        while not self._stop.wait(lease.BEAT_S):
-            try:
-                if connection is None:
-                    connection = connect(self._settings)
-                connection.execute(self._sql, (self._owner,))
-            except Exception:  # a missed beat is not an error: every commit checks the lease itself
-                if connection is not None:
-                    connection.close()
-                connection = None
-        if connection is not None:
-            connection.close()
-
-    def stop(self) -> None:
-        """End the thread and its connection."""
-        self._stop.set()
-        self._thread.join(timeout=30)
