@@ -82,7 +82,12 @@ class PostgresSettings:
 
 @dataclass(frozen=True, slots=True)
 class QdrantSettings:
-    """A Qdrant server, or a folder for Qdrant's engine in process."""
+    """A Qdrant server, or a folder for Qdrant's engine in process.
+
+    quantization: "scalar" or "binary" for new collections; on_disk: their vectors stay on disk;
+    shards, replication: of new collections on a server; bm25: the text column (or columns,
+    separated by commas) that get a sparse BM25 vector beside, for hybrid search.
+    """
 
     url: str | None = field(default=None, repr=False)
     path: Path | None = None
@@ -90,6 +95,11 @@ class QdrantSettings:
     prefix: str = ""
     sidecar: str | None = field(default=None, repr=False)
     grpc_port: int | None = None
+    quantization: str | None = None
+    on_disk: bool = False
+    shards: int | None = None
+    replication: int | None = None
+    bm25: str | None = None
     type: str = "qdrant"
 
     def __str__(self) -> str:
@@ -137,10 +147,11 @@ _ALIASES = {
     "collection_prefix": "prefix",
     "grpcPort": "grpc_port",
 }
+_QDRANT_OPTIONS = ("quantization", "on_disk", "shards", "replication", "bm25")
 _KEYS = {
     "sqlite": {"path"},
     "postgres": {"connection_string", "url", "schema", "embedded"},
-    "qdrant": {"url", "path", "api_key", "prefix", "sidecar", "grpc_port"},
+    "qdrant": {"url", "path", "api_key", "prefix", "sidecar", "grpc_port", *_QDRANT_OPTIONS},
     "pinecone": {"index", "host", "api_key", "namespace", "sidecar"},
     "memory": {"name"},
 }
@@ -310,6 +321,9 @@ def _qdrant(data: Mapping[str, Any]) -> QdrantSettings:
             )
     key = data.get("api_key") or (env("QDRANT_API_KEY") if url else None)
     port = data.get("grpc_port")
+    quantization = data.get("quantization")
+    if quantization not in (None, "scalar", "binary"):
+        raise ConfigError(f"quantization cannot be {quantization!r}", hint="scalar or binary")
     return QdrantSettings(
         url=str(url) if url else None,
         path=Path(path) if path is not None else None,
@@ -317,14 +331,31 @@ def _qdrant(data: Mapping[str, Any]) -> QdrantSettings:
         prefix=str(data.get("prefix", "")),
         sidecar=str(data["sidecar"]) if data.get("sidecar") else None,
         grpc_port=int(port) if port is not None else None,
+        quantization=quantization,
+        on_disk=str(data.get("on_disk", "")).lower() in ("1", "true", "yes", "on"),
+        shards=_count(data, "shards"),
+        replication=_count(data, "replication"),
+        bm25=str(data["bm25"]) if data.get("bm25") else None,
     )
+
+
+def _count(data: Mapping[str, Any], name: str) -> int | None:
+    if data.get(name) is None:
+        return None
+    text = str(data[name])
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(f"{name} cannot be {text!r}", hint="a number from 1 on")
+    return int(text)
 
 
 def _qdrant_url(scheme: str, rest: str) -> QdrantSettings:
     path, query = _split_query(rest)
-    unknown = sorted(set(query) - {"prefix", "sidecar", "grpc_port", "api_key"})
+    unknown = sorted(set(query) - {"prefix", "sidecar", "grpc_port", "api_key", *_QDRANT_OPTIONS})
     if unknown:
-        raise ConfigError(f"a Qdrant URL has no option {unknown[0]!r}", hint="prefix, sidecar, grpc_port")
+        raise ConfigError(
+            f"a Qdrant URL has no option {unknown[0]!r}",
+            hint=f"prefix, sidecar, grpc_port, {', '.join(_QDRANT_OPTIONS)}",
+        )
     if scheme == "qdrant":
         return _qdrant({**query, "path": unquote(path)} if path else query)
     return _qdrant({**query, "url": f"{scheme.removeprefix('qdrant+')}:{path}"})
