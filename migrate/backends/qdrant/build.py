@@ -9,7 +9,7 @@ from typing import Any
 from migrate.backends.base import Phase, Step
 from migrate.backends.qdrant.engine import Engine, Info, Json
 from migrate.backends.qdrant.names import field_path
-from migrate.backends.qdrant.shape import Shape, native
+from migrate.backends.qdrant.shape import DIALECT, Shape, native
 from migrate.errors import SchemaError
 from migrate.schema import Kind
 from migrate.tenants import COLUMNS as TENANTS
@@ -38,7 +38,7 @@ _CARRIED = (
 
 def foreign_settings(shape: Shape) -> Json:
     """Return what the collection, from which a foreign table came, said of itself: settings, schema, aliases."""
-    if not shape.foreign:
+    if shape.table.dialect != DIALECT:
         return {}
     found = native(shape.table.column("id")).get("collection")
     return found if isinstance(found, dict) else {}
@@ -73,7 +73,7 @@ def payload_indexes(shape: Shape) -> dict[str, Json]:
     tenant's, which Qdrant then keeps together on disk (`is_tenant`).
     """
     table = shape.table
-    if shape.foreign:
+    if table.dialect == DIALECT:
         schema = foreign_settings(shape).get("schema") or {}
         return {field: dict(one) for field, one in schema.items()}
     wanted = [*table.key, *(c for index in table.indexes for c in index.columns)]
@@ -107,7 +107,17 @@ def steps(engine: Engine, name: str, shape: Shape, *, index: str) -> list[Step]:
     if index != "none" and (deferred or not info.green) and shape.vectors:
         settings = final_settings(shape)
         found.append(Step(table, "vector index", Phase.INDEX, partial(_index, engine, name, settings)))
-    return found
+    taken = {*engine.names(), *engine.aliases()}
+    return found + [
+        Step(table, f"alias {alias}", Phase.INDEX, partial(_alias, engine, name, alias))
+        for alias in foreign_settings(shape).get("aliases") or ()
+        if alias not in taken
+    ]
+
+
+def _alias(engine: Engine, name: str, alias: str, progress: Callable[[int, int], None]) -> None:
+    engine.alias(name, alias)
+    progress(1, 1)
 
 
 def _payload_index(

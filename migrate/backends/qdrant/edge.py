@@ -92,7 +92,7 @@ class EdgeEngine:
 
     def __init__(self, folder: Path, *, writing: bool) -> None:
         check_folder(folder, writing=writing)
-        self.limits = Limits()
+        self.limits, self.sharded = Limits(), False
         self._folder = folder.absolute()
         # A folder that is one shard itself is shown as one collection of the folder's name.
         self._single = self._folder.name if (self._folder / _ENGINE_SETTINGS).exists() else None
@@ -221,6 +221,11 @@ class EdgeEngine:
                 found[alias] = name
         return found
 
+    def alias(self, name: str, alias: str) -> None:
+        """See `Engine.alias`."""
+        kept = self._kept(name)
+        self._keep(name, {**kept, "aliases": sorted({*(kept.get("aliases") or ()), alias})})
+
     def _path(self, name: str) -> Path:
         return self._folder if self._single else self._folder / name
 
@@ -260,7 +265,7 @@ class EdgeEngine:
             except (OSError, ValueError) as exc:
                 raise BackendError(f"cannot read {path / _ENGINE_SETTINGS}: {exc}") from exc
         seen = self._call("info", name)
-        schema = {f: {"type": kind} for f, kind in seen["schema"].items()}
+        schema = dict(seen["schema"])
         schema.update({f: s for f, s in (kept.get("schema") or {}).items() if f in schema})
         told = {
             "params": {

@@ -133,3 +133,14 @@ def index_params(schema: Json) -> Any:
     if kind == "integer":
         options = {"lookup": True, "range": True, **options}
     return _INDEXES[kind](**options)
+
+
+def schema_of(info: Any) -> Json:
+    """Return a payload index of the engine as `{"type": ..., options}`."""
+    kind = str(info.data_type).rpartition(".")[2].lower()
+    found: Json = {"type": kind}
+    for name in sorted(_INDEX_OPTIONS.get(kind, ())):
+        value = getattr(info.params, name, None)
+        if isinstance(value, (bool, int)):
+            found[name] = value
+    return found

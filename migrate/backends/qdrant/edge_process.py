@@ -108,9 +108,7 @@ class Shards:
         return {
             "points": found.points_count,
             "indexed": found.indexed_vectors_count,
-            "schema": {
-                k: str(v.data_type).rpartition(".")[2].lower() for k, v in found.payload_schema.items()
-            },
+            "schema": {k: edge_config.schema_of(v) for k, v in found.payload_schema.items()},
         }
 
     def index_payload(self, name: str, field: str, schema: Any) -> None:

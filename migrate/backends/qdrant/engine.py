@@ -78,9 +78,13 @@ SERVER_LIMITS = Limits(depth=100, weight=84, cell=4 * 2**20)
 
 
 class Engine(Protocol):
-    """Collections of points. Its errors are ours: TransientError where another try may help."""
+    """Collections of points. Its errors are ours: TransientError where another try may help.
+
+    sharded: whether it has custom shard keys.
+    """
 
     limits: Limits
+    sharded: bool
 
     def describe(self) -> str:
         """Return its address without secrets."""
@@ -92,6 +96,10 @@ class Engine(Protocol):
 
     def aliases(self) -> dict[str, str]:
         """Return {alias: collection}."""
+        ...
+
+    def alias(self, name: str, alias: str) -> None:
+        """Give a collection another name. Idempotent."""
         ...
 
     def info(self, name: str) -> Info | None:

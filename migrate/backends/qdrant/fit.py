@@ -117,9 +117,9 @@ def _payload_told(column: Column) -> str:
     return {Kind.BLOB: "payload base64", Kind.JSON: "payload JSON"}.get(column.kind, "payload")
 
 
-def fit(table: Table, options: Options, limits: Limits) -> Fit:
+def fit(table: Table, options: Options, limits: Limits, *, sharded: bool = True) -> Fit:
     """Return what a collection can hold of a table."""
-    shape = Shape(table, json_text=options.json == "text")
+    shape = Shape(table, json_text=options.json == "text", sharded=sharded)
     by_place = {v.at: v for v in shape.vectors}
     rules: list[Rule] = []
     types, notes, problems = [], [], []

@@ -23,7 +23,7 @@ from migrate.backends.qdrant import wire
 from migrate.backends.qdrant.engine import SERVER_LIMITS, Info, Json, Multi, Packed, Point, PointId, Sparse
 from migrate.backends.qdrant.errors import of_response, translating
 from migrate.config import QdrantSettings
-from migrate.errors import BackendError, ConfigError, TransientError
+from migrate.errors import BackendError, ConfigError, SchemaError, TransientError
 
 REQUEST_BYTES = 3 * 2**20  # the server takes 32 MiB; smaller ones keep all streams busy and fail cheaper
 REQUEST_POINTS = 2000
@@ -46,7 +46,8 @@ class ServerEngine:
     """A server as an `Engine`."""
 
     def __init__(self, settings: QdrantSettings) -> None:
-        self.limits = SERVER_LIMITS
+        self.limits, self.sharded = SERVER_LIMITS, True
+        self._shard_keys: set[tuple[str, int | str]] = set()
         self._settings = settings
         self._client: QdrantClient | None = None
         self._grpc: Any = None
@@ -176,8 +177,22 @@ class ServerEngine:
     def create(self, name: str, settings: Json, metadata: Json) -> None:
         """See `Engine.create`."""
         self._rest("PUT", _path(name), "create a collection", {**settings, "metadata": metadata})
-        for key in settings.get("shard_keys") or ():
+
+    def alias(self, name: str, alias: str) -> None:
+        """See `Engine.alias`."""
+        action = {"create_alias": {"collection_name": name, "alias_name": alias}}
+        self._rest("POST", "/collections/aliases", "create an alias", {"actions": [action]})
+
+    def _have_shard_key(self, name: str, key: int | str) -> None:
+        """Create a shard key unless it is there."""
+        if (name, key) in self._shard_keys:
+            return
+        try:
             self._rest("PUT", _path(name, "/shards"), "create a shard key", {"shard_key": key})
+        except (SchemaError, BackendError) as exc:
+            if "already exists" not in exc.message:
+                raise
+        self._shard_keys.add((name, key))
 
     def set_metadata(self, name: str, metadata: Json) -> None:
         """See `Engine.set_metadata`."""
@@ -234,6 +249,8 @@ class ServerEngine:
             if held:
                 joiner = b"" if self._grpc is not None else b","
                 key = orjson.loads(shard) if shard else None
+                if key is not None:
+                    self._have_shard_key(name, key)
                 self._writer.submit(_Request(name, joiner.join(held), key, insert_only))
             held, size = [], 0
 

@@ -91,13 +91,15 @@ class Shape:
     """How rows of one table and points of its collection are made of each other.
 
     json_text: JSON cells keep their text (`Options.json` is "text").
+    sharded:   the engine has shard keys; where not, points of a collection that has
+               them are kept as any table's rows, because one id may be in two shards.
     """
 
-    def __init__(self, table: Table, *, json_text: bool = False) -> None:
+    def __init__(self, table: Table, *, json_text: bool = False, sharded: bool = True) -> None:
         self.table, self._json_text = table, json_text
-        self.foreign = table.dialect == DIALECT
+        self.foreign = table.dialect == DIALECT and (sharded or "shard_key" not in table.column_names)
         self.vectors = tuple(
-            _vector(i, c, self.foreign)
+            _vector(i, c, table.dialect == DIALECT)
             for i, c in enumerate(table.columns)
             if fits_a_vector(c) and c.name not in table.key and c.generated is None
         )

@@ -83,7 +83,11 @@ class QdrantSource:
                 found.append(self._table(collection, place, info, aliases))
         named = {t.name for t in found}
         for alias, collection in aliases.items():
-            self._left.append(NotCarried(alias, f"an alias of the collection {collection}", derived=True))
+            self._left.append(
+                NotCarried(
+                    alias, f"an alias of the collection {collection}; made again in Qdrant", derived=True
+                )
+            )
         if self._side is not None:
             found += [t for t in self._side.tables() if t.name not in named]
             self._left += self._side.source.not_carried()
@@ -96,7 +100,10 @@ class QdrantSource:
             self._check_sidecar(collection, info)
             name = collection.removeprefix(self._settings.prefix) or collection
             table = foreign.describe(self._engine, collection, name, info, aliases)
-        self._collections[table.name], self._shapes[table.name] = collection, Shape(table)
+        self._collections[table.name], self._shapes[table.name] = (
+            collection,
+            Shape(table, sharded=self._engine.sharded),
+        )
         return table
 
     def _check_sidecar(self, collection: str, info: Info) -> None:

@@ -78,7 +78,8 @@ class QdrantTarget:
     def fit(self, table: Table) -> Fit:
         """See `Judge.fit`."""
         if is_collection(table):
-            return collection_fit(table, self._options, limits_of(self._settings))
+            sharded = self._settings.path is None
+            return collection_fit(table, self._options, limits_of(self._settings), sharded=sharded)
         return self._side.fit(table)
 
     # --- tables ---------------------------------------------------------------
@@ -89,7 +90,9 @@ class QdrantTarget:
     def _shape(self, table: Table) -> Shape:
         shape = self._shapes.get(table.name)
         if shape is None or shape.table != table:
-            shape = self._shapes[table.name] = Shape(table, json_text=self._options.json == "text")
+            shape = self._shapes[table.name] = Shape(
+                table, json_text=self._options.json == "text", sharded=self._settings.path is None
+            )
         return shape
 
     def _mirror(self, table: Table) -> Table | None:

@@ -1,0 +1,201 @@
+"""Collections that memlift did not make: carried to other stores, to other Qdrants, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qdrant_client import QdrantClient, models
+
+from integration.qdrant.backend_kit import address
+from integration.qdrant_server import QdrantTestServer
+from migrate import api
+from migrate.config import QdrantSettings
+from migrate.schema import Kind
+
+UUID = "550e8400-e29b-41d4-a716-446655440000"
+# The client types vectors too narrowly for literals.
+PointStruct: Any = models.PointStruct
+PAYLOADS: list[dict[str, Any]] = [
+    {"city": "Berlin", "n": 2**60 + 1, "x": 0.1, "gone": None, "tags": ["a", {"b": [1, 2.5]}], "ok": True},
+    {},
+    {"memlift": "a key of theirs", "": 1, 'od"d.key': {"deep": {"er": None}}, "text": "é😀\x00"},
+]
+
+
+@pytest.fixture
+def client(server: QdrantTestServer) -> Any:
+    made = QdrantClient(url=server.url, check_compatibility=False, timeout=30)
+    yield made
+    made.close()
+
+
+def everything(client: QdrantClient, name: str) -> Any:
+    """Return what a user can see of a collection."""
+    records, _ = client.scroll(name, limit=1000, with_vectors=True)
+    info = client.get_collection(name)
+    config = info.config.model_dump(exclude_none=True, mode="json")
+    config.pop("metadata", None)
+    config.pop("strict_mode_config", None)
+    config.pop("wal_config", None)
+    return {
+        "points": [(str(r.id), r.payload, _plain(r.vector), r.shard_key) for r in records],
+        "config": config,
+        "schema": {k: (v.data_type.value, v.params) for k, v in info.payload_schema.items()},
+    }
+
+
+def _plain(vector: Any) -> Any:
+    if isinstance(vector, dict):
+        return {k: _plain(v) for k, v in sorted(vector.items())}
+    if isinstance(vector, models.SparseVector):
+        return ("sparse", *sorted(zip(vector.indices, vector.values, strict=True)))
+    return vector
+
+
+def named(client: QdrantClient, name: str) -> None:
+    client.create_collection(
+        name,
+        vectors_config={
+            "text": models.VectorParams(size=4, distance=models.Distance.COSINE, on_disk=True),
+            "image": models.VectorParams(
+                size=3, distance=models.Distance.EUCLID, datatype=models.Datatype.UINT8
+            ),
+            "half": models.VectorParams(
+                size=3, distance=models.Distance.COSINE, datatype=models.Datatype.FLOAT16
+            ),
+            "colbert": models.VectorParams(
+                size=2,
+                distance=models.Distance.DOT,
+                multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
+            ),
+            "payload": models.VectorParams(size=2, distance=models.Distance.MANHATTAN),
+        },
+        sparse_vectors_config={"bm25": models.SparseVectorParams(modifier=models.Modifier.IDF)},
+        hnsw_config=models.HnswConfigDiff(m=24, ef_construct=77),
+        optimizers_config=models.OptimizersConfigDiff(indexing_threshold=12345),
+        quantization_config=models.ScalarQuantization(
+            scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.95)
+        ),
+    )
+    client.upsert(
+        name,
+        [
+            PointStruct(
+                id=7,
+                payload=PAYLOADS[0],
+                vector={
+                    "text": [3.0, 4.0, 0.0, 1.0],
+                    "image": [1, 2, 255],
+                    "half": [0.1, 0.7, -0.3],
+                    "colbert": [[1.0, 2.0], [3.0, 4.5], [5.0, 6.0]],
+                    "payload": [1.5, 1e-30],
+                    "bm25": models.SparseVector(indices=[9, 2, 4000000000], values=[0.5, 1.5, 2.5]),
+                },
+            ),
+            PointStruct(id=UUID, payload=PAYLOADS[1], vector={"text": [0.0, 0.0, 0.0, 0.0]}),
+            PointStruct(id=2**63 + 5, payload=PAYLOADS[2], vector={}),
+        ],
+    )
+    client.create_payload_index(
+        name, "city", models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+    )
+    client.create_payload_index(name, "n", models.PayloadSchemaType.INTEGER)
+    make = models.CreateAliasOperation(
+        create_alias=models.CreateAlias(collection_name=name, alias_name=f"{name}_live")
+    )
+    client.update_collection_aliases([make])
+
+
+def unnamed(client: QdrantClient, name: str) -> None:
+    client.create_collection(name, vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT))
+    client.upsert(name, [PointStruct(id=n, vector=[n / 3, -0.0], payload={"n": n}) for n in range(300)])
+
+
+def sharded(client: QdrantClient, name: str) -> None:
+    client.create_collection(
+        name,
+        vectors_config=models.VectorParams(size=2, distance=models.Distance.DOT),
+        sharding_method=models.ShardingMethod.CUSTOM,
+    )
+    for key in ("a", 5):
+        client.create_shard_key(name, key)
+        client.upsert(name, [PointStruct(id=1, vector=[1, 2], payload={"of": key})], shard_key_selector=key)
+
+
+MAKERS = {"named": named, "unnamed": unnamed, "sharded": sharded}
+
+
+def at(server: QdrantTestServer, prefix: str) -> QdrantSettings:
+    return QdrantSettings(url=server.url, grpc_port=server.grpc_port, prefix=prefix)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("way", ["server", "sqlite", "edge", "rest"])
+def test_a_foreign_collection_comes_back_whole(
+    kind: str, way: str, server: QdrantTestServer, client: QdrantClient, tmp_path: Path
+) -> None:
+    prefix = f"f{way}{kind}_"
+    MAKERS[kind](client, f"{prefix}c")
+    wanted = everything(client, f"{prefix}c")
+    origin, end = at(server, prefix), address(server, tmp_path, rest=way == "rest")
+    if way in ("server", "rest"):
+        report = api.migrate(origin, end)
+    else:
+        middle: Any = tmp_path / "m.sqlite" if way == "sqlite" else QdrantSettings(path=tmp_path / "edge")
+        assert api.migrate(origin, middle, on_misfit="quarantine").verified
+        report = api.migrate(middle, end)
+    assert report.verified
+    assert everything(client, f"{end.prefix}c") == wanted
+    assert everything(client, f"{prefix}c") == wanted
+    assert api.verify(origin, end).verified
+
+
+def test_a_foreign_collection_is_told_as_a_table(server: QdrantTestServer, client: QdrantClient) -> None:
+    named(client, "told_c")
+    with api.opened_source(at(server, "told_")) as source:
+        (table,) = source.tables()
+        assert [(c.name, c.kind, c.dim) for c in table.columns] == [
+            ("id", Kind.TEXT, None),
+            ("payload", Kind.JSON, None),
+            *sorted(
+                [
+                    ("text", Kind.VECTOR, 4),
+                    ("image", Kind.U8, 3),
+                    ("half", Kind.HALF, 3),
+                    ("colbert", Kind.MULTI, 2),
+                    ("vector_payload", Kind.VECTOR, 2),
+                ],
+                key=lambda c: [c.name for c in table.columns].index(c[0]),
+            ),
+            ("bm25", Kind.SPARSE, None),
+        ]
+        assert source.count(table) == 3
+        assert any(n.name == "told_c_live" for n in source.not_carried())
+
+
+def test_aliases_are_made_again_on_another_server(
+    server: QdrantTestServer, client: QdrantClient, tmp_path: Path
+) -> None:
+    named(client, "aliased_c")
+    with QdrantTestServer(tmp_path / "other") as other:
+        end = address(other, tmp_path)
+        assert api.migrate(at(server, "aliased_"), end).verified
+        there = QdrantClient(url=other.url, check_compatibility=False)
+        assert there.count("aliased_c_live").count == 3
+        there.close()
+
+
+def test_an_embedded_folder_of_another_program_is_a_source(tmp_path: Path) -> None:
+    from tests.qdrant.place import foreign_shard
+
+    foreign_shard(tmp_path / "many", "one")
+    foreign_shard(tmp_path, "single")
+    for address_, name in ((tmp_path / "many", "one"), (tmp_path / "single", "single")):
+        back = tmp_path / f"{name}.sqlite"
+        assert api.migrate(QdrantSettings(path=address_), back).verified
+        with api.opened_source(back) as source:
+            (table,) = source.tables()
+            rows = [row for batch in source.batches(table, size=10) for row in batch.rows]
+        assert (table.name, len(rows), rows[0][1]) == (name, 1, '{"v":"theirs"}')
