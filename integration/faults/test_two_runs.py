@@ -89,11 +89,12 @@ def test_of_runs_that_start_together_exactly_one_proceeds(goal: Goal, tmp_path: 
 
 def test_two_runs_of_one_process_do_not_meet_either(tmp_path: Path, database: Database) -> None:
     source = stores.crash_store(tmp_path / "a.sqlite")
-    begun, errors = threading.Event(), []
+    begun, refused = threading.Event(), threading.Event()
+    errors: list[Exception] = []
 
     def slow(done: int, total: int, table: str) -> None:
         begun.set()
-        time.sleep(2)
+        refused.wait(20)
 
     def first() -> None:
         try:
@@ -106,6 +107,7 @@ def test_two_runs_of_one_process_do_not_meet_either(tmp_path: Path, database: Da
     begun.wait(30)
     with pytest.raises(CheckpointError):
         api.migrate(source, database.at("store"), **OPTIONS)
+    refused.set()
     thread.join(60)
     assert errors == []
     assert api.verify(source, database.at("store")).verified

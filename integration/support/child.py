@@ -8,6 +8,7 @@ and tells how it ended, so that a killed run is no zombie.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import importlib
 import json
 import os
@@ -275,6 +276,7 @@ def work(asked: dict[str, Any]) -> int:
     from migrate.errors import MigrateError
 
     warnings.simplefilter("error")
+    faulthandler.register(signal.SIGUSR1)  # tells where it is, for whoever looks for a hang
     engine.COMMIT_BYTES = asked["commit_bytes"]
     if asked["failpoint"] is not None:
         os.environ["MEMLIFT_FAILPOINT"] = asked["failpoint"]

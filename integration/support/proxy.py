@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import socket
 import struct
+import termios
 import threading
 import time
+from array import array
 from types import TracebackType
 from typing import Self
 
@@ -104,9 +107,26 @@ class Proxy:
                     end.shutdown(socket.SHUT_RD)  # wakes the thread that reads it
             self._drop(pair, reset=True)
 
+    def _unsent(self) -> int:
+        """Return how many bytes the kernel still has to send, or to be told that they have arrived."""
+        total = 0
+        for pair in list(self._pairs):
+            for end in pair:
+                waiting = array("i", [0])
+                with contextlib.suppress(OSError):
+                    fcntl.ioctl(end, termios.TIOCOUTQ, waiting)
+                total += waiting[0]
+        return total
+
     def black_hole(self) -> None:
         """Let every packet disappear from now on, in both directions."""
         self._hole = True
+        # What is under way arrives first: the filter is for packets that come in, and what was
+        # not acknowledged would be sent again and again, which is a sign of life.
+        deadline, quiet = time.monotonic() + 20, 0
+        while quiet < 3 and time.monotonic() < deadline:
+            quiet = quiet + 1 if self._unsent() == 0 else 0
+            time.sleep(0.05)
         for end in (self._listener, *(end for pair in list(self._pairs) for end in pair)):
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _PROGRAM)
