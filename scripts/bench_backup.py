@@ -76,6 +76,7 @@ def make(path: Path, megabytes: int, seed: int = 5) -> int:
 
 def cpu_of(work: Callable[[], Any]) -> tuple[float, float]:
     """Return CPU seconds of this process and its children, and wall seconds."""
+
     def spent() -> float:
         both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         return sum(usage.ru_utime + usage.ru_stime for usage in both)
@@ -133,7 +134,9 @@ def speed(place: Path, megabytes: list[int]) -> dict[str, Any]:
     }
 
 
-def _pair(cpu: float, wall: float, reference_cpu: float, reference_wall: float, *, goal: float) -> dict[str, Any]:
+def _pair(
+    cpu: float, wall: float, reference_cpu: float, reference_wall: float, *, goal: float
+) -> dict[str, Any]:
     return {
         "cpu_s": round(cpu, 2), "reference_cpu_s": round(reference_cpu, 2), "cpu_ratio": round(cpu / reference_cpu, 3),
         "wall_s": round(wall, 2), "reference_wall_s": round(reference_wall, 2),
@@ -165,7 +168,9 @@ def writer(place: Path, megabytes: list[int]) -> dict[str, Any]:
     source = place / "brain.db"
     make(source, megabytes[0])
     manager = BackupManager(source, store=f"file://{place}/store")
-    process = subprocess.Popen([sys.executable, "-c", _WRITER, str(source)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(source)], stdout=subprocess.PIPE, text=True
+    )
     seen: list[tuple[float, float]] = []
 
     def read() -> None:
@@ -245,10 +250,17 @@ def memory(place: Path, megabytes: list[int]) -> dict[str, Any]:
                     target = str(place / "restored.db") if action == "restore" else None
                     options = json.dumps(kind | {"restore": target, "workdir": str(place)})
                     line = [sys.executable, "-c", _MEMORY, str(ROOT), str(source), url, options]
-                    peaks[action] = json.loads(subprocess.run(line, check=True, capture_output=True, text=True).stdout)
+                    peaks[action] = json.loads(
+                        subprocess.run(line, check=True, capture_output=True, text=True).stdout
+                    )
                 (place / "restored.db").unlink()
                 results.append(
-                    {"megabytes": size, **kind, "backup_mb": peaks["backup"]["mb"], "restore_mb": peaks["restore"]["mb"]}
+                    {
+                        "megabytes": size,
+                        **kind,
+                        "backup_mb": peaks["backup"]["mb"],
+                        "restore_mb": peaks["restore"]["mb"],
+                    }
                 )
             source.unlink()
     worst = max(max(one["backup_mb"], one["restore_mb"]) for one in results)
@@ -266,7 +278,9 @@ def incremental(place: Path, megabytes: list[int]) -> dict[str, Any]:
     dice = random.Random(11)
     with closing(sqlite3.connect(source)) as db:
         for row in dice.sample(range(rows), rows // 100):
-            db.execute("UPDATE memories SET meta = ? WHERE id = ?", (f'{{"importance": {dice.random()}}}', row))
+            db.execute(
+                "UPDATE memories SET meta = ? WHERE id = ?", (f'{{"importance": {dice.random()}}}', row)
+            )
         db.commit()
     changed = manager.create()
     nothing = manager.create()
@@ -285,14 +299,19 @@ def s3_server() -> Iterator[Callable[[str], str]]:
     """Run the test server; yield a function from a prefix to a store's address."""
     import boto3
 
-    command = subprocess.run([ROOT / "scripts" / "setup_backup_tests"], check=True, capture_output=True, text=True)
+    command = subprocess.run(
+        [ROOT / "scripts" / "setup_backup_tests"], check=True, capture_output=True, text=True
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "DOCKER_HOST": "unix:///nonexistent"}
     os.environ |= {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     server = subprocess.Popen(
-        [command.stdout.strip()], env=os.environ | settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [command.stdout.strip()],
+        env=os.environ | settings,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
@@ -314,7 +333,13 @@ def s3_server() -> Iterator[Callable[[str], str]]:
 def kill(place: Path, points: int) -> dict[str, Any]:
     """The tests' seeded kills, more of them."""
     del place
-    line = [sys.executable, "-m", "pytest", "-q", str(ROOT / "integration" / "backup" / "test_backup_kill.py")]
+    line = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        str(ROOT / "integration" / "backup" / "test_backup_kill.py"),
+    ]
     done = subprocess.run(
         line, env=os.environ | {"BACKUP_KILL_POINTS": str(points)}, cwd=ROOT, stdout=sys.stderr, check=False
     )
@@ -322,11 +347,15 @@ def kill(place: Path, points: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=("speed", "writer", "memory", "incremental", "kill"))
     parser.add_argument("--mb", type=int, nargs="+", default=None, help="size of the database, MB")
     parser.add_argument("--points", type=int, default=50)
-    parser.add_argument("--dir", type=Path, default=None, help="where the files go (default: a temporary folder)")
+    parser.add_argument(
+        "--dir", type=Path, default=None, help="where the files go (default: a temporary folder)"
+    )
     args = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="bench-backup-", dir=args.dir))
     try:

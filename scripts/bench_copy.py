@@ -115,12 +115,12 @@ def sqlite_to_postgres(path: Path, url: str, dim: int, rounds: int) -> dict[str,
             db.execute(ddl)
 
             def copy() -> None:
-                with db.transaction(), db.cursor() as cursor:
-                    with cursor.copy("COPY raw.memories FROM STDIN (FORMAT BINARY)") as out:
-                        out.write(wire.HEADER)
-                        for block in blocks:
-                            out.write(block)
-                        out.write(wire.TRAILER)
+                into = "COPY raw.memories FROM STDIN (FORMAT BINARY)"
+                with db.transaction(), db.cursor() as cursor, cursor.copy(into) as out:
+                    out.write(wire.HEADER)
+                    for block in blocks:
+                        out.write(block)
+                    out.write(wire.TRAILER)
 
             return timed(copy)
 
@@ -137,10 +137,10 @@ def sqlite_to_postgres(path: Path, url: str, dim: int, rounds: int) -> dict[str,
 
     def check_floor() -> float:
         def drain() -> None:
-            with psycopg.connect(url) as db, db.cursor() as cursor:
-                with cursor.copy("COPY lifted.memories TO STDOUT (FORMAT BINARY)") as out:
-                    for _ in out:
-                        pass
+            out_of = "COPY lifted.memories TO STDOUT (FORMAT BINARY)"
+            with psycopg.connect(url) as db, db.cursor() as cursor, cursor.copy(out_of) as out:
+                for _ in out:
+                    pass
             reading = sqlite3.connect(path)
             cursor = reading.execute("SELECT * FROM memories ORDER BY rowid")
             while chunk := cursor.fetchmany(1000):
@@ -170,7 +170,10 @@ def sqlite_to_postgres(path: Path, url: str, dim: int, rounds: int) -> dict[str,
     undo(target)
     return {
         "rows": len(rows),
-        "rows_per_s": {"raw_copy": round(len(rows) / found["raw"]), "memlift": round(len(rows) / found["memlift"])},
+        "rows_per_s": {
+            "raw_copy": round(len(rows) / found["raw"]),
+            "memlift": round(len(rows) / found["memlift"]),
+        },
         "copy_of_raw_copy": round(found["raw"] / found["memlift"], 3),
         "times_row_by_row": round(slow / found["memlift"], 1),
         "verify_of_reading_both_sides": round(min(clocks["verify"]) / found["verify_floor"], 3),
@@ -280,7 +283,9 @@ def main() -> None:
                 path = folder / f"{name}.sqlite"
                 make(path, int(rows * args.scale), dim)
                 if not only or name in only:
-                    figures[f"sqlite-postgres-{name}"] = sqlite_to_postgres(path, server.url, dim, args.rounds)
+                    figures[f"sqlite-postgres-{name}"] = sqlite_to_postgres(
+                        path, server.url, dim, args.rounds
+                    )
                 if (not only or "back" in only) and dim:
                     figures[f"postgres-sqlite-{name}"] = postgres_to_sqlite(
                         path, server.url, args.rounds, folder

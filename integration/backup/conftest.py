@@ -36,7 +36,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[tuple[str, int]]:
     """Address of ministack, with the bucket `backups`."""
-    made = subprocess.run([ROOT / "scripts" / "setup_backup_tests"], capture_output=True, text=True, check=False)
+    made = subprocess.run(
+        [ROOT / "scripts" / "setup_backup_tests"], capture_output=True, text=True, check=False
+    )
     if made.returncode:
         pytest.skip(f"no ministack: {made.stderr[-500:]}")
     with socket.socket() as free:

@@ -49,11 +49,21 @@ def test_every_shell_command_of_the_guide_runs(
     text = "\n".join(blocks("sh"))
     assert text.count("memlift backup") > 15
     text = text.replace("127.0.0.1:9000", f"127.0.0.1:{s3_server[1]}").replace("=...", "=test")
-    text = text.replace("127.0.0.1:9187", "127.0.0.1:0").replace("s3://backups/agent", f"s3://backups/docs-{os.getpid()}")
+    text = text.replace("127.0.0.1:9187", "127.0.0.1:0").replace(
+        "s3://backups/agent", f"s3://backups/docs-{os.getpid()}"
+    )
     # A service runs until it is stopped: 3 s here, and it must say that nothing was cut off.
-    text = re.sub(r"^memlift backup run", "timeout --preserve-status -s TERM 3 memlift backup run", text, flags=re.M)
+    text = re.sub(
+        r"^memlift backup run", "timeout --preserve-status -s TERM 3 memlift backup run", text, flags=re.M
+    )
     done = subprocess.run(
-        ["bash", "-euxc", text], cwd=tmp_path, env=shell, capture_output=True, text=True, check=False, timeout=120
+        ["bash", "-euxc", text],
+        cwd=tmp_path,
+        env=shell,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert "unchanged since" in done.stdout
@@ -72,7 +82,9 @@ def test_units_and_cron_lines_parse() -> None:
         parser.parse_args(shlex.split(line))
 
 
-def test_the_python_of_the_guide_runs(tmp_path: Path, s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_of_the_guide_runs(
+    tmp_path: Path, s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     make(tmp_path / "brain.sqlite")
     (code,) = blocks("python")

@@ -95,7 +95,9 @@ def test_an_answer_that_is_lost_after_the_server_acted_does_no_harm(
     assert manager.verify().manifest.rows == 30_001
 
 
-def test_a_download_that_is_cut_goes_on_by_range(tmp_path: Path, store_at: StoreAt, proxy: FaultProxy) -> None:
+def test_a_download_that_is_cut_goes_on_by_range(
+    tmp_path: Path, store_at: StoreAt, proxy: FaultProxy
+) -> None:
     brain = make(tmp_path / "brain.sqlite", 3_000)
     manager = BackupManager(brain, store=store_at(proxy.url), compression="none")
     made = manager.create()
@@ -114,14 +116,18 @@ def test_a_download_that_is_cut_goes_on_by_range(tmp_path: Path, store_at: Store
     assert starts[0] == "whole"
     assert len(offsets) == 4
     # Each goes on where the one before broke off, less the 64 KiB that were being read.
-    assert all(100_000 < later - earlier <= 200_000 for earlier, later in zip([0, *offsets], offsets, strict=False))
+    assert all(
+        100_000 < later - earlier <= 200_000 for earlier, later in zip([0, *offsets], offsets, strict=False)
+    )
     assert made.manifest.artefact.size > 1_000_000
 
 
 def test_an_object_that_changes_between_two_ranges_is_not_mixed(
     tmp_path: Path, store_at: StoreAt, proxy: FaultProxy
 ) -> None:
-    manager = BackupManager(make(tmp_path / "brain.sqlite", 3_000), store=store_at(proxy.url), compression="none")
+    manager = BackupManager(
+        make(tmp_path / "brain.sqlite", 3_000), store=store_at(proxy.url), compression="none"
+    )
     made = manager.create()
     key = f"{manager.database}/{made.manifest.artefact.name}"
 
@@ -242,7 +248,9 @@ def test_a_store_that_is_away_at_the_start_begins_nothing(
         args.run(args)
 
 
-def test_a_store_that_ignores_conditions_is_noticed(tmp_path: Path, store_at: StoreAt, proxy: FaultProxy) -> None:
+def test_a_store_that_ignores_conditions_is_noticed(
+    tmp_path: Path, store_at: StoreAt, proxy: FaultProxy
+) -> None:
     manager = BackupManager(make(tmp_path / "brain.sqlite"), store=store_at(proxy.url))
 
     def ignore(seen: Seen) -> None:

@@ -31,7 +31,9 @@ def seeded(steps: int, points: int, seed: int) -> list[int]:
     return sorted(dice.sample(range(1, steps + 1), min(points, steps)))
 
 
-def test_a_killed_backup_is_never_listed_as_one(tmp_path: Path, store_at: Callable[..., str], points: int) -> None:
+def test_a_killed_backup_is_never_listed_as_one(
+    tmp_path: Path, store_at: Callable[..., str], points: int
+) -> None:
     brain, url, counter = make(tmp_path / "brain.sqlite", 2_000), store_at(), tmp_path / "steps"
     assert run(0, counter, "create", brain, url, "--compression", "none", "--incremental") == 0
     steps = int(counter.read_text())
@@ -42,7 +44,10 @@ def test_a_killed_backup_is_never_listed_as_one(tmp_path: Path, store_at: Callab
     good = [backup.id for backup in manager.list()]
     for number, at in enumerate(seeded(steps, points, 3)):
         change(brain, first=number * 3, seed=number)
-        assert run(at, counter, "create", brain, url, "--compression", "none", "--incremental") in (-signal.SIGKILL, 0)
+        assert run(at, counter, "create", brain, url, "--compression", "none", "--incremental") in (
+            -signal.SIGKILL,
+            0,
+        )
         now = manager.list()
         assert all(backup.problem is None for backup in now)
         new = [backup.id for backup in now if backup.id not in good]
@@ -57,7 +62,9 @@ def test_a_killed_backup_is_never_listed_as_one(tmp_path: Path, store_at: Callab
     manager.prune(Retention(last=100))
     named = {piece.name for backup in manager.list() if backup.manifest for piece in backup.manifest.pieces}
     left = {info.key.partition("/")[2] for info in manager.store.objects(f"{manager.database}/")}
-    assert {name for name in left if not name.startswith("proofs/") and not name.endswith(".manifest.json")} == named
+    assert {
+        name for name in left if not name.startswith("proofs/") and not name.endswith(".manifest.json")
+    } == named
     assert manager.store.stale_uploads(f"{manager.database}/") == []
     assert list((tmp_path / "scratch").iterdir()) == []  # the next run removed the dead ones' copies
 
@@ -106,7 +113,11 @@ def test_a_killed_restore_leaves_the_old_database_or_the_new_one_whole(
         assert is_whole(target)
         ends.add("old" if found == old else "new")
         if found == new:
-            kept = [path for path in tmp_path.glob("target.sqlite.replaced-*") if path.suffix not in ("-wal", "-shm")]
+            kept = [
+                path
+                for path in tmp_path.glob("target.sqlite.replaced-*")
+                if path.suffix not in ("-wal", "-shm")
+            ]
             assert [content(path) for path in kept] == [old]
         # Run again, it ends as if it had never been killed, and the dead one's files are gone.
         manager.restore(to=target)

@@ -121,21 +121,32 @@ def test_prune_removes_what_a_dead_upload_left_and_only_that(
     client.create_multipart_upload(Bucket="backups", Key=foreign)
     labels = {"memlift-database": manager.database, "memlift-backup": "0000000008-20260101T000000Z-00000000"}
     client.put_object(Bucket="backups", Key=dead.replace("0009-", "0008-"), Body=b"half", Metadata=labels)
-    client.put_object(Bucket="backups", Key=dead.replace("0009-", "0007-"), Body=b"looks like ours, has no label")
+    client.put_object(
+        Bucket="backups", Key=dead.replace("0009-", "0007-"), Body=b"looks like ours, has no label"
+    )
     client.put_object(Bucket="backups", Key=foreign, Body=b"theirs")
     pruned = manager.prune(Retention(last=5))
-    assert [key.rpartition("/")[2] for key in pruned.orphans] == ["0000000008-20260101T000000Z-00000000.sqlite.gz"]
-    assert [key.rpartition("/")[2] for key in pruned.uploads] == ["0000000009-20260101T000000Z-00000000.sqlite.gz"]
+    assert [key.rpartition("/")[2] for key in pruned.orphans] == [
+        "0000000008-20260101T000000Z-00000000.sqlite.gz"
+    ]
+    assert [key.rpartition("/")[2] for key in pruned.uploads] == [
+        "0000000009-20260101T000000Z-00000000.sqlite.gz"
+    ]
     left = client.list_multipart_uploads(Bucket="backups", Prefix=folder).get("Uploads", [])
     assert [upload["Key"] for upload in left] == [foreign]
-    names = [item["Key"].rpartition("/")[2] for item in client.list_objects_v2(Bucket="backups", Prefix=folder)["Contents"]]
+    names = [
+        item["Key"].rpartition("/")[2]
+        for item in client.list_objects_v2(Bucket="backups", Prefix=folder)["Contents"]
+    ]
     assert "their-own.gz" in names
     assert "0000000007-20260101T000000Z-00000000.sqlite.gz" in names
     assert [backup.id for backup in manager.list() if backup.problem is None] == [made.id]
     client.abort_multipart_upload(Bucket="backups", Key=foreign, UploadId=left[0]["UploadId"])
 
 
-def test_server_side_encryption_and_object_lock_are_asked_for(tmp_path: Path, s3_server: tuple[str, int], client: Any) -> None:
+def test_server_side_encryption_and_object_lock_are_asked_for(
+    tmp_path: Path, s3_server: tuple[str, int], client: Any
+) -> None:
     client.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
     host, port = s3_server
     url = f"s3://locked/p?endpoint=http://{host}:{port}&sse=AES256&lock_days=2&lock_mode=COMPLIANCE"
@@ -158,7 +169,9 @@ def test_a_sealed_backup_needs_its_key_and_says_so(tmp_path: Path, store_at: Sto
     run_json("create", brain, url, "--passphrase-file", right)
     assert run_json("list", url)["backups"][0]["encrypted"]
     assert "sealed" in run("restore", url, tmp_path / "a", code=2).stderr
-    assert "another passphrase" in run("restore", url, tmp_path / "a", "--passphrase-file", wrong, code=2).stderr
+    assert (
+        "another passphrase" in run("restore", url, tmp_path / "a", "--passphrase-file", wrong, code=2).stderr
+    )
     assert not (tmp_path / "a").exists()
     run_json("restore", url, tmp_path / "a", "--passphrase-file", right)
     assert content(tmp_path / "a") == content(brain)

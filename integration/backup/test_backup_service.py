@@ -41,7 +41,9 @@ def wait_for(what: Callable[[], bool], seconds: float = 30.0) -> None:
 
 @contextmanager
 def daemon(*arguments: object) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(command("run", *arguments), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command("run", *arguments), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         yield process
     finally:
@@ -80,7 +82,13 @@ def test_the_service_keeps_to_its_schedule_and_stops_cleanly(tmp_path: Path, sto
             assert process.returncode == 0, messages
         listener.shutdown()
     assert set(beats) == {"/ping?a=1"}
-    for name in ("age_seconds", "size_bytes", "duration_seconds", "last_drill_age_seconds", "proven_age_seconds"):
+    for name in (
+        "age_seconds",
+        "size_bytes",
+        "duration_seconds",
+        "last_drill_age_seconds",
+        "proven_age_seconds",
+    ):
         assert f"memlift_backup_{name}{{" in metrics
     assert 'result="failure"} 0' in metrics
     assert len(run_json("list", url)["backups"]) == 2
@@ -233,7 +241,11 @@ def test_over_1000_backups_are_all_listed_and_foreign_objects_stay(tmp_path: Pat
         manager.store.put(f"{manager.database}/{backup}.manifest.json", dump(manifest))
 
     parallel(copy, list(range(2, 1052)), workers=4)
-    foreign = [f"{manager.database}/AAA-note.txt", "backup-other-db.json", f"{manager.database}/zzz.manifest.json"]
+    foreign = [
+        f"{manager.database}/AAA-note.txt",
+        "backup-other-db.json",
+        f"{manager.database}/zzz.manifest.json",
+    ]
     for key in foreign:
         manager.store.put(key, b"{}")
     assert len(manager.list()) == 1051
@@ -250,7 +262,9 @@ def test_over_1000_backups_are_all_listed_and_foreign_objects_stay(tmp_path: Pat
     assert manager.verify().manifest.id == newest.manifest.id
 
 
-def test_a_writer_goes_on_throughout_and_every_backup_is_one_moment(tmp_path: Path, store_at: StoreAt) -> None:
+def test_a_writer_goes_on_throughout_and_every_backup_is_one_moment(
+    tmp_path: Path, store_at: StoreAt
+) -> None:
     brain, url = make(tmp_path / "brain.sqlite", 3_000), store_at()
     with closing(sqlite3.connect(brain)) as db:
         db.execute("CREATE TABLE pair (a INTEGER, b INTEGER)")

@@ -20,7 +20,12 @@ def command(*arguments: object) -> list[str]:
 def run(*arguments: object, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command, check its exit code."""
     done = subprocess.run(
-        command(*arguments), capture_output=True, text=True, timeout=120, env=os.environ | environment, check=False
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | environment,
+        check=False,
     )
     assert done.returncode == code, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done

@@ -52,7 +52,11 @@ def conditions_are_kept(store: ObjectStore) -> None:
 def objects_are_listed_in_key_order_below_a_start(store: ObjectStore) -> None:
     for key in ("db/b", "db/a/x", "db-2/a", "db/c"):
         store.put(key, key.encode())
-    assert [(info.key, info.size) for info in store.objects("db/")] == [("db/a/x", 6), ("db/b", 4), ("db/c", 4)]
+    assert [(info.key, info.size) for info in store.objects("db/")] == [
+        ("db/a/x", 6),
+        ("db/b", 4),
+        ("db/c", 4),
+    ]
     assert [info.key for info in store.objects("")] == ["db-2/a", "db/a/x", "db/b", "db/c"]
 
 

@@ -15,7 +15,9 @@ def make(path: Path, rows: int = 300, *, wal: bool = True, seed: int = 1) -> Pat
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute(f"PRAGMA journal_mode={'wal' if wal else 'delete'}")
         db.execute("BEGIN")
-        db.execute("CREATE TABLE memories (id INTEGER PRIMARY KEY, text TEXT, embedding BLOB, importance REAL)")
+        db.execute(
+            "CREATE TABLE memories (id INTEGER PRIMARY KEY, text TEXT, embedding BLOB, importance REAL)"
+        )
         db.execute('CREATE TABLE "odd ""name"" ☃" (k TEXT PRIMARY KEY, v) WITHOUT ROWID')
         db.execute("CREATE TABLE empty (x)")
         db.execute("CREATE INDEX by_importance ON memories (importance)")

@@ -121,14 +121,20 @@ def test_keys_are_never_weak_and_never_shown(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another passphrase or key"):
         two.master(one.new_params())
     with pytest.raises(VerifyError):  # a store may not choose cheaper parameters, nor dearer ones
-        Keyring(KEY).master({"scheme": "AES-256-GCM-64K", "kdf": "scrypt", "salt": "00" * 16, "n": 2, "r": 8, "p": 1})
+        Keyring(KEY).master(
+            {"scheme": "AES-256-GCM-64K", "kdf": "scrypt", "salt": "00" * 16, "n": 2, "r": 8, "p": 1}
+        )
 
 
 @FEW
 @given(
-    old=st.lists(st.integers(0, 5), max_size=40), new=st.lists(st.integers(0, 5), max_size=40), tail=st.integers(0, 4095)
+    old=st.lists(st.integers(0, 5), max_size=40),
+    new=st.lists(st.integers(0, 5), max_size=40),
+    tail=st.integers(0, 4095),
 )
-def test_changed_blocks_turn_any_file_into_any_other(tmp_path: Path, old: list[int], new: list[int], tail: int) -> None:
+def test_changed_blocks_turn_any_file_into_any_other(
+    tmp_path: Path, old: list[int], new: list[int], tail: int
+) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_bytes(b"".join(bytes([n]) * 4096 for n in old))
     b.write_bytes(b"".join(bytes([n]) * 4096 for n in new) + b"t" * tail)
@@ -195,7 +201,9 @@ def rewrite(raw: bytes, **changes: object) -> bytes:
         for name in parents:
             place = place[name]
         place[last] = value
-    return json.dumps({"manifest": body, "sha256": hashlib.sha256(manifest._canonical(body)).hexdigest()}).encode()
+    return json.dumps(
+        {"manifest": body, "sha256": hashlib.sha256(manifest._canonical(body)).hexdigest()}
+    ).encode()
 
 
 @pytest.mark.parametrize(
@@ -230,7 +238,10 @@ def test_wrong_manifests_are_refused_and_listed_as_damaged(
     assert not (tmp_path / "x.sqlite").exists()
 
 
-@pytest.mark.parametrize("raw", [b"", b"{}", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"manifest": 1, "sha256": 2}', b'{"a": NaN}'])
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"{}", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"manifest": 1, "sha256": 2}', b'{"a": NaN}'],
+)
 def test_what_is_no_manifest_is_refused(raw: bytes) -> None:
     with pytest.raises(VerifyError):
         load(raw, database="d", backup=BackupId(1, "20260101T000000Z", "00000000"))

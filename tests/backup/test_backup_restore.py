@@ -196,7 +196,9 @@ def test_every_link_of_a_chain_can_be_restored(tmp_path: Path, url: str) -> None
             if step == 5:
                 db.execute("CREATE TABLE more (x)")
             if step == 6:
-                db.executemany("INSERT INTO memories (embedding) VALUES (?)", ((os.urandom(256),) for _ in range(900)))
+                db.executemany(
+                    "INSERT INTO memories (embedding) VALUES (?)", ((os.urandom(256),) for _ in range(900))
+                )
             db.commit()
         change(brain, first=step, seed=step)
         made = manager.create()

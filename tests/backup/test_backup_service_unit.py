@@ -59,7 +59,9 @@ def test_the_newest_good_one_and_what_it_stands_on_always_stay(
     for number, (hour, kind) in enumerate(zip(hours, kinds, strict=False), 1):
         good = [one for one in entries if one.good]
         parent = good[-1] if kind == "incremental" and good else None
-        entries.append(entry(number, NOW + timedelta(hours=hour), parent, "damaged" if kind == "bad" else None))
+        entries.append(
+            entry(number, NOW + timedelta(hours=hour), parent, "damaged" if kind == "bad" else None)
+        )
     listing = Listing("d", entries)
     if last is None and not daily and not monthly and days is None:
         with pytest.raises(ConfigError):
@@ -99,7 +101,12 @@ def test_a_damaged_manifest_is_left_where_it_is_and_so_is_every_foreign_object(b
     manager = BackupManager(brain, store=url)
     made = [manager.create() for _ in range(4)]
     manager.store.put(f"{manager.database}/{made[0].id}.manifest.json", b"damaged")
-    foreign = [f"{manager.database}/AAA-note.txt", f"{manager.database}/{made[1].id}.sqlite.gz.bak", "note", "a/b/c"]
+    foreign = [
+        f"{manager.database}/AAA-note.txt",
+        f"{manager.database}/{made[1].id}.sqlite.gz.bak",
+        "note",
+        "a/b/c",
+    ]
     for key in foreign:
         manager.store.put(key, b"theirs")
     pruned = manager.prune(Retention(last=1), dry_run=True)
@@ -200,7 +207,9 @@ def wait_for(done: threading.Event) -> None:
     assert done.wait(20)
 
 
-def test_the_service_outlives_failures_and_tells_them(brain: Path, url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_service_outlives_failures_and_tells_them(
+    brain: Path, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     failed, made = threading.Event(), threading.Event()
     manager = BackupManager(
         brain, store=url, interval=0.1, max_backups=2,
@@ -298,6 +307,8 @@ def test_a_forged_manifest_is_refused_by_its_code(brain: Path, url: str) -> None
 
     manager = BackupManager(brain, store=url, settings=Settings(secret=Secret("key", b"k" * 32)))
     known = manager.create().manifest
-    manager.store.put(f"{manager.database}/{known.id}.manifest.json", dump(replace(known, source_path="/forged")))
+    manager.store.put(
+        f"{manager.database}/{known.id}.manifest.json", dump(replace(known, source_path="/forged"))
+    )
     with pytest.raises(VerifyError, match="not authentic"):
         manager.restore(to=brain.with_name("x"))

@@ -47,7 +47,9 @@ def test_two_copies_of_an_unchanged_database_are_the_same_bytes(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("wal", [True, False])
-def test_rows_that_are_only_in_the_wal_are_there_and_uncommitted_ones_are_not(tmp_path: Path, wal: bool) -> None:
+def test_rows_that_are_only_in_the_wal_are_there_and_uncommitted_ones_are_not(
+    tmp_path: Path, wal: bool
+) -> None:
     brain = make(tmp_path / "brain.sqlite", wal=wal)
     with closing(sqlite3.connect(brain, isolation_level=None)) as writer:
         writer.execute("INSERT INTO memories (text) VALUES ('committed')")
@@ -103,7 +105,13 @@ def test_a_copy_can_be_cancelled(tmp_path: Path) -> None:
     with closing(sqlite3.connect(brain)) as other:
         other.execute("SELECT 1 FROM memories").fetchone()
         with pytest.raises(InterruptedRunError):
-            take(brain, tmp_path / "copy", limits=Limits(pages=10), progress=lambda *_: cancel.set(), cancel=cancel)
+            take(
+                brain,
+                tmp_path / "copy",
+                limits=Limits(pages=10),
+                progress=lambda *_: cancel.set(),
+                cancel=cancel,
+            )
 
 
 def test_a_hot_journal_is_recovered_in_a_copy_and_stays_where_it_is(tmp_path: Path) -> None:
@@ -179,7 +187,9 @@ def test_a_locked_database_is_waited_for_and_then_given_up(tmp_path: Path) -> No
 def test_hostile_schemas_run_nothing(tmp_path: Path) -> None:
     brain = make(tmp_path / "brain.sqlite", 3)
     with closing(sqlite3.connect(brain)) as db:
-        db.execute("CREATE VIEW endless AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n) SELECT x FROM n")
+        db.execute(
+            "CREATE VIEW endless AS WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x+1 FROM n) SELECT x FROM n"
+        )
         db.execute("CREATE TABLE vectors (id)")
         db.execute("PRAGMA writable_schema=ON")
         db.execute(

@@ -84,8 +84,12 @@ def test_every_preset_is_found_by_its_endpoint() -> None:
     assert preset_for(None).name == "aws"
 
 
-@pytest.mark.parametrize("host", ["x.r2.cloudflarestorage.com", "127.0.0.1:9000", "s3.us-west-004.backblazeb2.com"])
-def test_clients_send_no_checksums_of_boto3s_own_and_sign_every_body(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "host", ["x.r2.cloudflarestorage.com", "127.0.0.1:9000", "s3.us-west-004.backblazeb2.com"]
+)
+def test_clients_send_no_checksums_of_boto3s_own_and_sign_every_body(
+    host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     store = open_store(f"s3://bucket/p?endpoint=https://{host}")
@@ -118,7 +122,13 @@ def test_only_names_of_our_own_making_are_ours() -> None:
     backup = BackupId(1, "20260101T000000Z", "0a0b0c0d")
     for tail in (".sqlite", ".sqlite.gz", ".pages.zst.enc", ".index", ".side3.gz", ".manifest.json"):
         assert owner_of(f"{backup}{tail}") == backup
-    for name in (f"{backup}.txt", f"{backup}.sqlite.gz.bak", f"x{backup}.sqlite", "AAA-note.txt", f"{backup}"):
+    for name in (
+        f"{backup}.txt",
+        f"{backup}.sqlite.gz.bak",
+        f"x{backup}.sqlite",
+        "AAA-note.txt",
+        f"{backup}",
+    ):
         assert owner_of(name) is None
     assert not is_piece(f"{backup}.manifest.json", backup)
     assert not is_piece("../x.sqlite", backup)

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from migrate import cli
-from migrate.estimate import estimated
 from migrate.autosetup import ready_target
 from migrate.config import PostgresSettings
 from migrate.errors import ConfigError
+from migrate.estimate import estimated
 from migrate.report import Report, TableReport
 from migrate.tiers import tier_for
 
