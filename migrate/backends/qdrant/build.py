@@ -8,8 +8,10 @@ from typing import Any
 
 from migrate.backends.base import Phase, Step
 from migrate.backends.qdrant.engine import Engine, Info, Json
+from migrate.backends.qdrant.hybrid import SETTINGS, Bm25
 from migrate.backends.qdrant.names import field_path
 from migrate.backends.qdrant.shape import DIALECT, Shape, native
+from migrate.config import QdrantSettings
 from migrate.errors import SchemaError
 from migrate.schema import Kind
 from migrate.tenants import COLUMNS as TENANTS
@@ -18,6 +20,10 @@ from migrate.tenants import COLUMNS as TENANTS
 DEFERRED: Json = {"hnsw_config": {"m": 0}, "optimizers_config": {"indexing_threshold": 0}}
 _HNSW: Json = {"m": 16, "ef_construct": 100, "full_scan_threshold": 10_000}  # the server's own defaults
 _THRESHOLD_KB = 10_000
+_QUANTIZATION: dict[str, Json] = {
+    "scalar": {"scalar": {"type": "int8", "quantile": 0.99, "always_ram": True}},
+    "binary": {"binary": {"always_ram": True}},
+}
 _SCHEMAS = {
     Kind.INTEGER: "integer",
     Kind.REAL: "float",
@@ -44,14 +50,30 @@ def foreign_settings(shape: Shape) -> Json:
     return found if isinstance(found, dict) else {}
 
 
-def collection_settings(shape: Shape) -> Json:
-    """Return the settings of a new collection in REST form."""
+def collection_settings(shape: Shape, chosen: QdrantSettings, bm25: Bm25 | None) -> Json:
+    """Return the settings of a new collection in REST form: a foreign one's own, then what the user chose."""
     settings = shape.settings()
     told = foreign_settings(shape).get("settings") or {}
     params = told.get("params") or {}
     settings.update({k: params[k] for k in _CARRIED if params.get(k) is not None})
     if told.get("quantization_config"):
         settings["quantization_config"] = told["quantization_config"]
+    if chosen.quantization is not None:
+        settings["quantization_config"] = _QUANTIZATION[chosen.quantization]
+    if chosen.on_disk:
+        settings["on_disk_payload"] = True
+        dense = settings["vectors"]
+        settings["vectors"] = (
+            {**dense, "on_disk": True}
+            if "size" in dense
+            else {name: {**one, "on_disk": True} for name, one in dense.items()}
+        )
+    if chosen.shards is not None:
+        settings["shard_number"] = chosen.shards
+    if chosen.replication is not None:
+        settings["replication_factor"] = chosen.replication
+    if bm25 is not None and bm25.columns(shape.table):
+        settings["sparse_vectors"] = {**(settings.get("sparse_vectors") or {}), **SETTINGS}
     return settings
 
 

@@ -11,6 +11,7 @@ from migrate.backends.base import Fit, Options, Position, Standing, Step
 from migrate.backends.qdrant import build
 from migrate.backends.qdrant.engine import Engine, Json
 from migrate.backends.qdrant.fit import fit as collection_fit
+from migrate.backends.qdrant.hybrid import Bm25
 from migrate.backends.qdrant.keyless import Keyless
 from migrate.backends.qdrant.names import METADATA, collection_name
 from migrate.backends.qdrant.settings import limits_of, open_engine, sidecar_of
@@ -41,6 +42,7 @@ class QdrantTarget:
         self._run_id = ""
         self._shapes: dict[str, Shape] = {}
         self._here: set[str] = set()  # planned tables whose rows SQL finds in the sidecar
+        self._bm25 = Bm25(settings.bm25) if settings.bm25 else None
         self._keyless = Keyless(self._count_aside)
         self._pending: list[ExactCell] = []
         self._sent = False
@@ -202,7 +204,7 @@ class QdrantTarget:
         if place is None:
             self._side.enrol(table, name, self._run_id if info is None else "")
         if info is None:
-            settings = {**build.collection_settings(shape), **build.DEFERRED}
+            settings = {**build.collection_settings(shape, self._settings, self._bm25), **build.DEFERRED}
             engine.create(name, settings, {METADATA: self._metadata(table)})
 
     def _metadata(self, table: Table) -> Json:
@@ -230,8 +232,13 @@ class QdrantTarget:
         """See `Packer.pack`. Rows without a key wait for `append`, which knows their numbers."""
         if not is_collection(batch.table) or not batch.table.key or not batch.rows:
             return batch
-        points = self._shape(batch.table).points(batch.rows)
-        return replace(batch, packed=self.engine.pack(self._collection(batch.table), points))
+        return replace(batch, packed=self._packed(batch.table, batch.rows, 0))
+
+    def _packed(self, table: Table, rows: Sequence[Row], first: int, *, insert_only: bool = False) -> bytes:
+        points = self._shape(table).points(rows, first)
+        if self._bm25 is not None:
+            self._bm25.add(table, rows, points)
+        return self.engine.pack(self._collection(table), points, insert_only=insert_only)
 
     def append(self, batch: Batch, exact: Sequence[ExactCell]) -> None:
         """See `Target.append`."""
@@ -250,7 +257,7 @@ class QdrantTarget:
             packed = batch.packed
             if packed is None:
                 first = 0 if table.key else self._keyless.next(table.name, len(batch.rows), self.positions)
-                packed = self.engine.pack(name, self._shape(table).points(batch.rows, first))
+                packed = self._packed(table, batch.rows, first)
             self.engine.send(name, packed)
             self._append_mirror(table, batch)
         self._pending += exact
@@ -343,7 +350,7 @@ class QdrantTarget:
         if removed:
             self.engine.delete(name, [shape.key_id(key) for key in removed])
         if rows and table.key:
-            self.engine.send(name, self.engine.pack(name, shape.points(rows), insert_only=not replace))
+            self.engine.send(name, self._packed(table, rows, 0, insert_only=not replace))
             self.engine.settle()
         key_kinds = [kinds[i] for i in table.key_positions]
         keys = [values.key_bytes(key_kinds, key) for key in removed] if table.key else []
@@ -357,7 +364,7 @@ class QdrantTarget:
             self.engine.delete(name, gone)
         if rows and not table.key:
             first = self._keyless.after_last(self.engine, name)
-            self.engine.send(name, self.engine.pack(name, shape.points(rows, first)))
+            self.engine.send(name, self._packed(table, rows, first))
             self.engine.settle()
         hit("amend.inside")
 
