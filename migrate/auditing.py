@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 from migrate import values
@@ -38,7 +39,9 @@ def audit(
     listed: list[dict[str, Any]] = [{"key": None, "column": None, "reason": p} for p in fit.problems]
     dense = [(i, c) for i, c in enumerate(table.columns) if c.kind is Kind.VECTOR and c.dim]
     observer.step("audit", table.name, 0, total)
-    for number, batch in enumerate(source.batches(table, size=size)):
+    numbers = count()
+    for batch in source.batches(table, size=size):  # not by enumerate(), which holds on to the batch
+        number = next(numbers)
         check_stop()
         hit("audit.batch")
         columns = list(zip(*batch.rows, strict=True))
@@ -53,6 +56,7 @@ def audit(
             weight += size_of(columns)
             weighed += len(batch.rows)
         observer.step("audit", table.name, rows, total)
+        del batch, columns  # their memory serves the next batch
     notes = list(fit.notes)
     if zero:
         notes.append(f"{zero} all-zero vectors: a cosine index cannot find them")

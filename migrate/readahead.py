@@ -12,7 +12,7 @@ from migrate.batch import Batch, ExactCell
 from migrate.fit import size_of
 from migrate.schema import Table
 
-_AHEAD = 4  # batches read ahead of the writer
+_AHEAD = 2  # batches read ahead of the writer; more only take memory that is not in the cache
 
 
 class ReadAhead:
@@ -65,6 +65,7 @@ class ReadAhead:
                     batch = self._packer.pack(batch)
                 size = size_of(columns) if batch.packed is None else len(batch.packed)
                 self._put((batch, exact, n, size))
+                del batch, columns  # their memory serves the next batch
             self._put(None)
         except BaseException as exc:  # raised again in the thread that writes
             self._put(exc)

@@ -160,7 +160,7 @@ class Packer(Protocol):
     """
 
     def pack(self, batch: Batch) -> Batch:
-        """Return the batch with `packed` filled in. Touches no connection."""
+        """Return the batch with `packed` in place of its rows. Touches no connection."""
         ...
 
 

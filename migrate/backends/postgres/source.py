@@ -207,6 +207,7 @@ class PostgresSource:
             if whole_at:
                 rows = [_whole_numbers(row, whole_at) for row in rows]
             yield rows, block.last_ctid(fields - 1)
+            del rows, block  # their memory serves the next batch
 
     def _blocks(self, sql: str, fields: int, size: int, table: str) -> Iterator[wire.Block]:
         """Yield the rows of a COPY. A savepoint around it keeps the snapshot when a reader stops early."""

@@ -285,12 +285,13 @@ class PostgresTarget:
             return batch
         _, codecs, binary, picked = self.shape(batch.table)
         rows = batch.rows if picked is None else [tuple(row[i] for i in picked) for row in batch.rows]
-        return replace(batch, packed=wire.encode(rows, codecs) if binary else wire.encode_text(rows, codecs))
+        packed = wire.encode(rows, codecs) if binary else wire.encode_text(rows, codecs)
+        return replace(batch, rows=[], packed=packed)
 
     def append(self, batch: Batch, exact: Sequence[ExactCell]) -> None:
         """See `Target.append`. Rows go into one COPY until `commit`."""
         self._pending += exact
-        if not batch.rows:
+        if not batch.rows and batch.packed is None:
             return
         with translating("write rows", table=batch.table.name):
             if self._copying is None or self._copying[0] != batch.table.name:

