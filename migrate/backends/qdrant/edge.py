@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -30,7 +30,8 @@ from migrate.errors import BackendError, ConfigError, SchemaError, TransientErro
 
 _SETTINGS = "memlift.json"
 _ENGINE_SETTINGS = "edge_config.json"
-_UNDER_WAY = 4  # requests sent and not yet answered
+_UNDER_WAY = 8  # requests sent and not yet answered
+_REQUEST_BYTES = 400_000
 _BUSY_S = 30.0  # how long a folder that another process holds is waited for
 
 
@@ -121,7 +122,7 @@ class EdgeEngine:
     def _send(self, process: _Process, name: str, *args: Any) -> None:
         self._send_bytes(process, name, pickle.dumps((name, args), pickle.HIGHEST_PROTOCOL))
 
-    def _send_bytes(self, process: _Process, name: str, request: bytes) -> None:
+    def _send_bytes(self, process: _Process, name: str, request: bytes | memoryview) -> None:
         while len(process.waiting) >= _UNDER_WAY:
             self._answered(process)
         try:
@@ -312,16 +313,24 @@ class EdgeEngine:
     # --- points ---------------------------------------------------------------
 
     def pack(self, name: str, points: Sequence[Point], *, insert_only: bool = False) -> bytes:
-        """See `Engine.pack`: the request as the engine's process reads it."""
-        sent = [(p.id, {n: _plain(v) for n, v in p.vectors.items()}, p.payload) for p in points]
-        return pickle.dumps(("upsert", (name, sent, insert_only)), pickle.HIGHEST_PROTOCOL)
+        """See `Engine.pack`: requests as the engine's process reads them, each after its length."""
+        out: list[bytes] = []
+        for part in _parts(points):
+            sent = [(p.id, {n: _plain(v) for n, v in p.vectors.items()}, p.payload) for p in part]
+            request = pickle.dumps(("upsert", (name, sent, insert_only)), pickle.HIGHEST_PROTOCOL)
+            out += (len(request).to_bytes(4, "little"), request)
+        return b"".join(out)
 
     def send(self, name: str, packed: bytes) -> None:
         """See `Engine.send`."""
+        view, at = memoryview(packed), 0
         process = self._running()
         with process.lock:
-            self._raise_trouble(process)
-            self._send_bytes(process, "upsert", packed)
+            while at < len(view):
+                self._raise_trouble(process)
+                n = int.from_bytes(view[at : at + 4], "little")
+                self._send_bytes(process, "upsert", view[at + 4 : at + 4 + n])
+                at += 4 + n
 
     def settle(self) -> None:
         """See `Engine.settle`."""
@@ -392,6 +401,16 @@ class EdgeEngine:
         self._call("index", name, merged, idle=lambda: progress(0, total))
         self._keep(name, {**kept, "settings": merged})
         progress(total, total)
+
+
+def _parts(points: Sequence[Point]) -> Iterator[Sequence[Point]]:
+    """Cut points into requests of about `_REQUEST_BYTES`: a large one is read in many small pieces, slowly."""
+    if not points:
+        return
+    one = sum(len(v) if isinstance(v, bytes) else 4000 for v in points[0].vectors.values()) + 1000
+    step = max(1, _REQUEST_BYTES // one)
+    for i in range(0, len(points), step):
+        yield points[i : i + step]
 
 
 def _plain(vector: Packed) -> Any:

@@ -144,6 +144,8 @@ class Shape:
         for body, extra in zip(payloads, kept, strict=True):
             if extra:
                 body.setdefault(MARKS, {})["vectors"] = extra
+            if MARKS in body and not self.foreign:
+                body[MARKS] = orjson.dumps(body[MARKS]).decode()
         shards = self._shards(columns, len(rows))
         ids = map(self.row_id, rows) if self._key else range(first, first + len(rows))
         return list(map(Point, ids, named, payloads, shards))
@@ -165,16 +167,19 @@ class Shape:
         """Return the rows of points; `wanted`: the columns asked for, all where left out."""
         asked = self._names if wanted is None else wanted.column_names
         by_name = {v.column.name: v for v in self.vectors}
+        marks = [{} if self.foreign else _marks(p.payload) for p in points]
         columns = []
         for name in asked:
             vector = by_name.get(name)
             if vector is not None:
-                columns.append([_cell(vector, p) for p in points])
+                columns.append([_cell(vector, p, m) for p, m in zip(points, marks, strict=True)])
             elif self.foreign:
                 columns.append([self._foreign_cell(name, p) for p in points])
             else:
                 column = self.table.column(name)
-                columns.append([_payload_cell(column, p.payload) for p in points])
+                columns.append(
+                    [_payload_cell(column, p.payload, m) for p, m in zip(points, marks, strict=True)]
+                )
         return list(zip(*columns, strict=True)) if columns else [() for _ in points]
 
     def _foreign_cell(self, name: str, point: Point) -> Any:
@@ -246,13 +251,24 @@ def _are_units(matrix: Any) -> bool:
     return bool((np.abs(squares - 1) < 4e-7).all())
 
 
-def _cell(v: VectorColumn, point: Point) -> bytes | None:
+def _marks(body: Json) -> Json:
+    """Return what a point keeps under our key; nothing where somebody else has written there."""
+    text = body.get(MARKS)
+    if not isinstance(text, str):
+        return {}
+    try:
+        found = orjson.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _cell(v: VectorColumn, point: Point, marks: Json) -> bytes | None:
     """Return the cell of a vector column."""
     stored = point.vectors.get(v.name)
     if stored is None:
         return None
-    marks = point.payload.get(MARKS)
-    extra = marks.get("vectors", {}).get(v.name) if isinstance(marks, dict) else None
+    extra = (marks.get("vectors") or {}).get(v.name)
     if isinstance(stored, Sparse):
         dim = extra["dim"] if isinstance(extra, dict) and "dim" in extra else v.column.dim or 0
         head = np.array([dim, len(stored.indices) // 4], vectors.U32).tobytes()
@@ -270,7 +286,5 @@ def _cell(v: VectorColumn, point: Point) -> bytes | None:
     return dense
 
 
-def _payload_cell(column: Column, body: Json) -> Any:
-    marks = body.get(MARKS)
-    mark = marks.get("cells", {}).get(column.name) if isinstance(marks, dict) else None
-    return payload.decode(column, body, mark)
+def _payload_cell(column: Column, body: Json, marks: Json) -> Any:
+    return payload.decode(column, body, (marks.get("cells") or {}).get(column.name))
