@@ -103,7 +103,8 @@ class QdrantSettings:
     type: str = "qdrant"
 
     def __str__(self) -> str:
-        return mask(self.url) if self.url else f"qdrant:{self.path}"
+        tail = f"?prefix={quote(self.prefix, safe='')}" if self.prefix else ""
+        return (mask(self.url) if self.url else f"qdrant:{self.path}") + tail
 
 
 @dataclass(frozen=True, slots=True)
