@@ -17,7 +17,7 @@ from integration.support.servers import Postgres, a_server
 @pytest.fixture(scope="session")
 def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """A Postgres that a test may stop or kill; it must run again at the test's end."""
-    with a_server(tmp_path_factory.mktemp("mortal") / "pg", 18) as server:
+    with a_server(tmp_path_factory.mktemp("mortal") / "pg", 18, ahead=False) as server:
         yield server
 
 

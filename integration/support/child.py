@@ -252,11 +252,9 @@ def _progress(done: int, total: int, table: str) -> None:
 
 
 def _pausing(seconds: dict[str, float]) -> None:
-    from migrate import engine, reconcile
-    from migrate.backends.postgres import target as postgres
-    from migrate.backends.sqlite import target as sqlite
-    from migrate.failpoints import hit
+    from migrate import failpoints
 
+    hit = failpoints.hit
     passed: Counter[str] = Counter()
 
     def pause(name: str) -> None:
@@ -266,8 +264,9 @@ def _pausing(seconds: dict[str, float]) -> None:
             time.sleep(seconds[name])
         hit(name)
 
-    for module in (engine, reconcile, postgres, sqlite):
-        setattr(module, "hit", pause)  # noqa: B010 - they have it under this name
+    for module in list(sys.modules.values()):
+        if module.__name__.startswith("migrate.") and getattr(module, "hit", None) is hit:
+            setattr(module, "hit", pause)  # noqa: B010 - they have it under this name
 
 
 def work(asked: dict[str, Any]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +69,18 @@ def with_query(url: str, **options: str) -> str:
 
 
 class Postgres:
-    """A running embedded server."""
+    """A running embedded server.
 
-    def __init__(self, server: EmbeddedPostgres) -> None:
+    ahead: databases are made before they are asked for and dropped while the next test
+           runs; not for a server that a test may stop.
+    """
+
+    def __init__(self, server: EmbeddedPostgres, *, ahead: bool) -> None:
         self.server = server
         self._numbers = itertools.count(1)
+        self._ahead = ahead
+        self._made: Future[Database] | None = None
+        self._pool = ThreadPoolExecutor(1, "databases")
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +88,7 @@ class Postgres:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._pool.shutdown(cancel_futures=True)
         self.server.stop(force=True)
 
     @property
@@ -87,17 +96,30 @@ class Postgres:
         """Return the server's first database."""
         return Database(self.server.url)
 
+    def _make(self, template: str) -> Database:
+        name = f"t{next(self._numbers)}"
+        self.main.run(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return Database(urlunsplit(urlsplit(self.server.url)._replace(path=f"/{name}")))
+
+    def _drop(self, made: Database) -> None:
+        self.main.run(f"DROP DATABASE {made.url.rpartition('/')[2]} WITH (FORCE)")
+
     @contextmanager
     def database(self, *, vector: bool = True) -> Iterator[Database]:
         """Make a database, and drop it at the end."""
-        name = f"t{next(self._numbers)}"
-        template = _TEMPLATE if vector else "template0"
-        self.main.run(f"CREATE DATABASE {name} TEMPLATE {template}")
-        parts = urlsplit(self.server.url)
+        if not vector or not self._ahead:
+            made = self._make(_TEMPLATE if vector else "template0")
+            try:
+                yield made
+            finally:
+                self._drop(made)
+            return
+        made = (self._made or self._pool.submit(self._make, _TEMPLATE)).result()
+        self._made = self._pool.submit(self._make, _TEMPLATE)
         try:
-            yield Database(urlunsplit(parts._replace(path=f"/{name}")))
+            yield made
         finally:
-            self.main.run(f"DROP DATABASE {name} WITH (FORCE)")
+            self._pool.submit(self._drop, made)
 
     @property
     def postmaster(self) -> int:
@@ -105,11 +127,11 @@ class Postgres:
         return int((self.server.data / "postmaster.pid").read_text().split("\n")[0])
 
 
-def a_server(folder: Path, version: int) -> Postgres:
+def a_server(folder: Path, version: int, *, ahead: bool = True) -> Postgres:
     """Start a server with a template that has pgvector."""
     server = EmbeddedPostgres(folder, version=version)
     server.start()
-    running = Postgres(server)
+    running = Postgres(server, ahead=ahead)
     # What is tested is our promise of durability, not the disk's: kill -9 keeps what the kernel has.
     running.main.run("ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
     running.main.run(f"CREATE DATABASE {_TEMPLATE}")
