@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import itertools
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from integration.qdrant_server import QdrantTestServer
+from migrate.backends.qdrant import server as server_module
 from migrate.config import QdrantSettings, Settings
 
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+POLL_S = 0.05  # a test server is green sooner than a real one
 _NUMBERS = itertools.count(1)
 CLOSED_PORT = 1  # nobody answers gRPC there, so points travel by REST
 
@@ -25,6 +31,12 @@ def address(server: QdrantTestServer, folder: Path, *, rest: bool = False, **mor
         sidecar=str(folder / f"side{n}.sqlite"),
         **more,
     )
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask for a collection's state more often."""
+    monkeypatch.setattr(server_module, "POLL_S", POLL_S)
 
 
 def url_of(settings: QdrantSettings) -> str:

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from qdrant_client import QdrantClient, models
 
-from integration.qdrant.backend_kit import address
+from integration.qdrant.backend_kit import (
+    address,
+    impatient,  # noqa: F401 - a fixture
+)
 from integration.qdrant_server import QdrantTestServer
 from migrate import api
 from migrate.config import QdrantSettings

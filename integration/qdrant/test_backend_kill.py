@@ -25,7 +25,11 @@ from integration.support.child import Ended, run
 from integration.support.comparing import same
 from migrate import api
 
-OPTIONS: dict[str, Any] = {"on_misfit": "quarantine", "batch_size": 40}
+OPTIONS: dict[str, Any] = {
+    "on_misfit": "quarantine",
+    "batch_size": 40,
+    "patches": {"migrate.backends.qdrant.server:POLL_S": 0.05},
+}
 SEEDS = [pytest.param(n, marks=[] if n < 5 else pytest.mark.slow) for n in range(50)]
 Points = dict[Any, tuple[Any, Any]]
 

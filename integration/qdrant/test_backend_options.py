@@ -8,7 +8,10 @@ from typing import Any
 import qdrant_edge as edge
 from qdrant_client import QdrantClient
 
-from integration.qdrant.backend_kit import address
+from integration.qdrant.backend_kit import (
+    address,
+    impatient,  # noqa: F401 - a fixture
+)
 from integration.qdrant_server import QdrantTestServer
 from integration.support import comparing, stores
 from integration.support.comparing import same
@@ -39,7 +42,7 @@ def test_options_reach_the_server(server: QdrantTestServer, tmp_path: Path) -> N
     assert (info.config.params.shard_number, info.config.params.on_disk_payload) == (2, True)
     assert info.config.params.sparse_vectors["bm25"].modifier.value == "idf"
     assert info.payload_schema["brain_id"].params.is_tenant is True
-    assert [sorted(p.vector or {}) for p in points] == [  # type: ignore[arg-type]
+    assert [sorted(p.vector or {}) for p in points] == [
         ["bm25", "embedding"],
         ["bm25", "embedding"],
         ["embedding"],

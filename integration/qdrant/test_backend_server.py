@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
-from integration.qdrant.backend_kit import ServerPlace, address
+from integration.qdrant.backend_kit import (
+    ServerPlace,
+    address,
+    impatient,  # noqa: F401 - a fixture
+)
 from integration.qdrant_server import Fault, QdrantTestServer
 from integration.support import comparing, stores
 from integration.support.comparing import same
@@ -81,9 +85,9 @@ def test_storms_and_lost_answers_are_outlasted(
     rest: bool, server: QdrantTestServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "COMMIT_BYTES", 20_000)
-    source, there = rows_of(tmp_path / "a.sqlite", 1200), address(server, tmp_path, rest=rest)
-    server.add_fault(Fault("error", path=WRITES, status=429, times=6, retry_after="0.05"))
-    server.add_fault(Fault("error", path=WRITES, status=503, times=3))
+    source, there = rows_of(tmp_path / "a.sqlite", 500), address(server, tmp_path, rest=rest)
+    server.add_fault(Fault("error", path=WRITES, status=429, times=4, retry_after="0.05"))
+    server.add_fault(Fault("error", path=WRITES, status=503, times=2))
     server.add_fault(Fault("reset", path=WRITES, times=2, after=True, skip=2))
     server.add_fault(Fault("error", path=r"/scroll|/Scroll", status=429, times=2, retry_after="0.05"))
     report = api.migrate(source, there, batch_size=60)
@@ -97,7 +101,7 @@ def test_a_server_killed_amid_the_upload_and_started_again_has_every_row(
 ) -> None:
     monkeypatch.setattr(engine, "COMMIT_BYTES", 20_000)
     monkeypatch.setattr(pacing, "PATIENCE_S", 1.0)
-    source = rows_of(tmp_path / "a.sqlite", 1500)
+    source = rows_of(tmp_path / "a.sqlite", 700)
     with QdrantTestServer(tmp_path / "data") as own:
         there = address(own, tmp_path)
         own.add_fault(Fault("crash", path=WRITES, skip=4, after=True))
@@ -123,7 +127,7 @@ def test_a_server_that_stays_away_is_given_up_with_a_checkpoint_and_the_run_goes
     monkeypatch.setattr(pacing, "PATIENCE_S", 0.5)
     defaults = {**(retry.call.__kwdefaults__ or {}), "patience_s": 1.0}
     monkeypatch.setattr(retry.call, "__kwdefaults__", defaults)
-    source = rows_of(tmp_path / "a.sqlite", 900)
+    source = rows_of(tmp_path / "a.sqlite", 600)
     with QdrantTestServer(tmp_path / "data") as own:
         there = address(own, tmp_path)
         own.add_fault(Fault("error", path=WRITES, status=503, times=None, skip=5))
@@ -132,7 +136,7 @@ def test_a_server_that_stays_away_is_given_up_with_a_checkpoint_and_the_run_goes
         own.clear_faults()
         report = api.migrate(source, there, batch_size=60)
         assert (report.verified, report.resumed) == (True, True)
-        assert 0 < report.tables[0].rows_written < 900
+        assert 0 < report.tables[0].rows_written < 600
 
 
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(

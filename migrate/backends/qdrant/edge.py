@@ -25,11 +25,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from migrate.backends.qdrant.edge_files import ENGINE_SETTINGS, as_rest, check_folder, disk_error, translated
 from migrate.backends.qdrant.engine import Info, Json, Limits, Multi, Packed, Point, PointId, Sparse
-from migrate.errors import BackendError, ConfigError, SchemaError, TransientError
+from migrate.errors import BackendError, SchemaError, TransientError
 
 _SETTINGS = "memlift.json"
-_ENGINE_SETTINGS = "edge_config.json"
 _UNDER_WAY = 8  # requests sent and not yet answered
 _REQUEST_BYTES = 400_000
 _BUSY_S = 30.0  # how long a folder that another process holds is waited for
@@ -66,28 +66,6 @@ def _start(folder: Path) -> _Process:
     return _Process(child, Connection(ours.detach()), alive.detach())
 
 
-def check_folder(folder: Path, *, writing: bool) -> None:
-    """Raise ConfigError for a folder that is something else than shards of this engine."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ConfigError(f"{folder} is a file, not a folder", hint="qdrant: takes a folder")
-    if (folder / "meta.json").exists() and (folder / "collection").is_dir():
-        raise ConfigError(
-            f"{folder} was written by the Qdrant client's local mode, which this engine cannot read",
-            hint="choose another folder; to bring its data home, copy it to a server with the client first",
-        )
-    if writing and (folder / _ENGINE_SETTINGS).exists():
-        raise ConfigError(
-            f"{folder} is itself one shard of another program",
-            hint="choose a folder of its own; as a source it can be read",
-        )
-    if (folder / "raft_state.json").exists() or (folder / "aliases").is_dir():
-        raise ConfigError(
-            f"{folder} is the storage of a Qdrant server", hint="start that server and use qdrant+http://..."
-        )
-
-
 class EdgeEngine:
     """A folder of shards as an `Engine`."""
 
@@ -96,7 +74,7 @@ class EdgeEngine:
         self.limits, self.sharded = Limits(), False
         self._folder = folder.absolute()
         # A folder that is one shard itself is shown as one collection of the folder's name.
-        self._single = self._folder.name if (self._folder / _ENGINE_SETTINGS).exists() else None
+        self._single = self._folder.name if (self._folder / ENGINE_SETTINGS).exists() else None
         self._process: _Process | None = None
 
     def describe(self) -> str:
@@ -140,7 +118,7 @@ class EdgeEngine:
         name = process.waiting.pop(0)
         if answer[0] == "ok":
             return answer[1]
-        error = _translated(name, answer[1], answer[2], self.describe())
+        error = translated(name, answer[1], answer[2], self.describe())
         if name != "upsert":
             raise error
         process.trouble = process.trouble or error
@@ -211,7 +189,7 @@ class EdgeEngine:
         return sorted(
             p.name
             for p in self._folder.iterdir()
-            if (p / _ENGINE_SETTINGS).exists() and not p.name.startswith(".")
+            if (p / ENGINE_SETTINGS).exists() and not p.name.startswith(".")
         )
 
     def aliases(self) -> dict[str, str]:
@@ -251,20 +229,20 @@ class EdgeEngine:
                 os.fsync(file.fileno())
             aside.replace(path)
         except OSError as exc:
-            raise _disk(f"write {path}", exc) from exc
+            raise disk_error(f"write {path}", exc) from exc
 
     def info(self, name: str) -> Info | None:
         """See `Engine.info`."""
         path = self._path(name)
-        if not (path / _ENGINE_SETTINGS).exists():
+        if not (path / ENGINE_SETTINGS).exists():
             return None
         kept = self._kept(name)
         settings = kept.get("settings")
         if settings is None:
             try:
-                settings = _as_rest(json.loads((path / _ENGINE_SETTINGS).read_text()))
+                settings = as_rest(json.loads((path / ENGINE_SETTINGS).read_text()))
             except (OSError, ValueError) as exc:
-                raise BackendError(f"cannot read {path / _ENGINE_SETTINGS}: {exc}") from exc
+                raise BackendError(f"cannot read {path / ENGINE_SETTINGS}: {exc}") from exc
         seen = self._call("info", name)
         schema = dict(seen["schema"])
         schema.update({f: s for f, s in (kept.get("schema") or {}).items() if f in schema})
@@ -286,7 +264,7 @@ class EdgeEngine:
     def create(self, name: str, settings: Json, metadata: Json) -> None:
         """See `Engine.create`."""
         path = self._path(name)
-        if (path / _ENGINE_SETTINGS).exists():
+        if (path / ENGINE_SETTINGS).exists():
             raise SchemaError(f"there already is a collection {name!r}", hint="choose another prefix")
         if path.exists() and any(p.name != _SETTINGS for p in path.iterdir()):
             # The engine would write into any folder, also one full of strangers' files.
@@ -396,7 +374,7 @@ class EdgeEngine:
         """See `Engine.index`. The engine does not say how far it is; progress only shows that it goes on."""
         total = self.count(name)
         kept = self._kept(name)
-        base = kept.get("settings") or _as_rest(json.loads((self._path(name) / _ENGINE_SETTINGS).read_text()))
+        base = kept.get("settings") or as_rest(json.loads((self._path(name) / ENGINE_SETTINGS).read_text()))
         merged = {**base, **settings}
         self._call("index", name, merged, idle=lambda: progress(0, total))
         self._keep(name, {**kept, "settings": merged})
@@ -423,45 +401,3 @@ def _typed(vector: Any) -> Packed:
     if isinstance(vector, bytes):
         return vector
     return Sparse(vector[1], vector[2]) if vector[0] == "s" else Multi(vector[1], vector[2])
-
-
-def _as_rest(found: Json) -> Json:
-    """Return the engine's own settings file in REST form."""
-    vectors = found.get("vectors") or {}
-    settings: Json = {"vectors": vectors[""] if list(vectors) == [""] else vectors}
-    sparse = {n: v for n, v in (found.get("sparse_vectors") or {}).items() if n != "memlift_none"}
-    if sparse:
-        settings["sparse_vectors"] = sparse
-    for theirs, ours in (("hnsw_config", "hnsw_config"), ("optimizers", "optimizers_config")):
-        given = {k: v for k, v in (found.get(theirs) or {}).items() if v is not None}
-        if given:
-            settings[ours] = given
-    for name in ("quantization_config", "on_disk_payload"):
-        if found.get(name) is not None:
-            settings[name] = found[name]
-    return settings
-
-
-def _disk(op: str, exc: OSError) -> BackendError:
-    return BackendError(
-        f"cannot {op}: {exc.strerror}", hint="is there room on the disk, and may we write there?"
-    )
-
-
-def _translated(op: str, kind: str, text: str, store: str) -> BackendError:
-    """Turn an error of the engine (its class and text; nearly all are bare `Exception`) into ours."""
-    if "WouldBlock" in text:
-        return TransientError(
-            "another process holds this Qdrant folder",
-            hint="end that process; one process at a time can open an embedded store",
-            store=store,
-        )
-    if "No space left" in text:
-        return BackendError(
-            f"Qdrant's engine could not {op}: the disk is full",
-            hint="make room and run the same command again, it goes on from its checkpoint",
-            store=store,
-        )
-    return BackendError(
-        f"Qdrant's engine could not {op}: {text.splitlines()[0] if text else kind}", store=store
-    )

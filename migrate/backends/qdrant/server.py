@@ -30,7 +30,7 @@ REQUEST_POINTS = 2000
 STREAMS = 4
 TIMEOUT_S = 60
 _GRPC_PROBE_S = 3.0
-_POLL_S = 0.25
+POLL_S = 0.25  # how often a collection that is being indexed is asked for its state
 _SETTLED_POLLS = 3  # green so often in a row: right after a change it is still green
 _YELLOW_S = 24 * 3600.0
 
@@ -224,7 +224,7 @@ class ServerEngine:
             progress(min(info.indexed, info.points), info.points)
             if time.monotonic() > deadline:
                 raise BackendError(f"{name!r} is not green after a day", hint="look at the server")
-            time.sleep(_POLL_S)
+            time.sleep(POLL_S)
 
     # --- writing --------------------------------------------------------------
 
