@@ -169,6 +169,8 @@ class EdgeEngine:
                 if found is process:
                     del _processes[key]
         with process.lock:
+            if self._stuck(process):
+                self._end(process)
             with contextlib.suppress(BackendError):  # it ends in any case
                 if not process.pipe.closed:
                     self._send(process, "close")
@@ -177,6 +179,17 @@ class EdgeEngine:
             process.pipe.close()
             os.close(process.alive)
             process.child.wait()
+
+    def _stuck(self, process: _Process) -> bool:
+        """Whether an interrupted call, perhaps a long one, is still unanswered."""
+        return any(name != "upsert" for name in process.waiting)
+
+    def _end(self, process: _Process) -> None:
+        """End a process that is busy with what nobody waits for; its log keeps what was acknowledged."""
+        process.child.kill()
+        process.child.wait()
+        process.waiting.clear()
+        process.pipe.close()
 
     # --- collections ----------------------------------------------------------
 
@@ -328,6 +341,8 @@ class EdgeEngine:
         if process is None:
             return
         with process.lock:
+            if self._stuck(process):
+                self._end(process)
             try:
                 while process.waiting and not process.pipe.closed:
                     self._answered(process)
