@@ -6,7 +6,6 @@ import itertools
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +115,21 @@ def test_a_postgres_store_comes_home_from_qdrant(make: Make, tmp_path: Path) -> 
 
 
 def test_the_sidecar_may_be_a_postgres_schema(make: Make, tmp_path: Path) -> None:
-    source, home = mixed(tmp_path / "source.sqlite"), tmp_path / "home.sqlite"
+    source, home = stores.brain(tmp_path / "brain.sqlite"), tmp_path / "home.sqlite"
     there = QdrantSettings(path=tmp_path / "store", sidecar=make("postgres"))
-    report = api.migrate(source, there)
-    assert report.verified
+    assert api.migrate(source, there).verified
     assert not list(tmp_path.glob("store*.sqlite"))
     assert api.migrate(there, home).verified
     same(comparing.sqlite_rows(home, json_values=True), comparing.sqlite_rows(source, json_values=True))
-    assert sorted(api.undo(there)) == ["link", "note", "plain", "seen"]
-    with closing(sqlite3.connect(home)) as db:
-        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    same(comparing.sqlite_shape(home), comparing.sqlite_shape(source))
+    again = api.migrate(source, there)
+    assert (again.verified, sum(t.rows_written for t in again.tables)) == (True, 0)
+    assert {"memory_traces", "knowledge_nodes", "messages"} <= set(api.undo(there))
+    assert not (tmp_path / "store").exists()
+
+
+def test_undo_of_a_folder_leaves_no_file(make: Make, tmp_path: Path) -> None:
+    source = mixed(tmp_path / "source.sqlite")
+    assert api.migrate(source, f"qdrant:{tmp_path / 'store'}").verified
+    assert api.undo(f"qdrant:{tmp_path / 'store'}") == ["link", "note", "plain", "seen"]
+    assert [p.name for p in tmp_path.iterdir()] == ["source.sqlite"]

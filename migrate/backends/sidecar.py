@@ -250,6 +250,19 @@ class Sidecar:
         with self.target.transaction("undo", fenced=False):
             books.run(f"DROP TABLE IF EXISTS {books.at(_PLACES)}", ())
 
+    def remove_if_empty(self) -> None:
+        """Remove the file of a sidecar in which nothing is left, ours or theirs. Close the target first."""
+        if not isinstance(self.settings, SqliteSettings) or not exists(self.settings):
+            return
+        source: SqlSource = self._module.source(self.settings)
+        try:
+            left = source.tables() or source.not_carried()
+        finally:
+            source.close()
+        if not left:
+            for tail in ("", "-wal", "-shm"):
+                self.settings.path.with_name(self.settings.path.name + tail).unlink(missing_ok=True)
+
 
 def _whole_count(books: Books, name: str) -> int:
     sql = f'SELECT count(*) FROM {books.at("memlift_exact")} WHERE "table" = ? AND "column" IS NULL'

@@ -78,6 +78,8 @@ class QdrantSource:
             place = places.get(collection)
             if place is None and not collection.startswith(prefix):
                 continue
+            if place is None and self._is_half(collection):
+                continue
             info = self._engine.info(collection)
             if info is not None:
                 found.append(self._table(collection, place, info, aliases))
@@ -97,7 +99,6 @@ class QdrantSource:
         if place is not None:
             table = place.table
         else:
-            self._check_sidecar(collection, info)
             name = collection.removeprefix(self._settings.prefix) or collection
             table = foreign.describe(self._engine, collection, name, info, aliases)
         self._collections[table.name], self._shapes[table.name] = (
@@ -106,14 +107,21 @@ class QdrantSource:
         )
         return table
 
-    def _check_sidecar(self, collection: str, info: Info) -> None:
-        """Refuse to read half of what memlift wrote: exact cells and other tables are in its sidecar."""
-        ours = info.metadata.get(METADATA)
-        if isinstance(ours, dict):
+    def _is_half(self, collection: str) -> bool:
+        """Whether memlift made a collection whose sidecar is not the one here: half of its rows' truth is there.
+
+        Raises ConfigError where there is no sidecar at all.
+        """
+        ours = self._engine.metadata(collection).get(METADATA)
+        if not isinstance(ours, dict):
+            return False
+        hint = f"name it with sidecar=... (it was {ours.get('sidecar')}), or its own prefix with ?prefix=..."
+        if self._side is None:
             raise ConfigError(
-                f"the collection {collection!r} was made by memlift, and its sidecar is not here",
-                hint=f"name it with sidecar=...; it was {ours.get('sidecar')}",
+                f"the collection {collection!r} was made by memlift, and its sidecar is not here", hint=hint
             )
+        self._left.append(NotCarried(collection, f"made by memlift with another sidecar: {hint}"))
+        return True
 
     def not_carried(self) -> list[NotCarried]:
         """See `Source.not_carried`."""

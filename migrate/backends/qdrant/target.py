@@ -406,4 +406,10 @@ class QdrantTarget:
                 self.engine.drop(place.place)
                 dropped.append(name)
         self._side.undo()
-        return sorted({*dropped, *self._side.target.undo()})
+        dropped += self._side.target.undo()
+        self.close()
+        if self._settings.sidecar is None:
+            self._side.remove_if_empty()
+        if self._settings.path is not None and not any(self._settings.path.iterdir()):
+            self._settings.path.rmdir()
+        return sorted(set(dropped))
