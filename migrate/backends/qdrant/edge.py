@@ -32,6 +32,7 @@ from migrate.errors import BackendError, SchemaError, TransientError
 _SETTINGS = "memlift.json"
 _UNDER_WAY = 8  # requests sent and not yet answered
 _REQUEST_BYTES = 400_000
+_END_S = 2.0  # how long an engine that nobody needs may take to end
 _BUSY_S = 30.0  # how long a folder that another process holds is waited for
 
 
@@ -46,6 +47,19 @@ class _Process:
     lock: threading.RLock = field(default_factory=threading.RLock)
     waiting: list[str] = field(default_factory=list)  # what was sent and is not yet answered
     trouble: BackendError | None = None
+
+    def end(self) -> int:
+        """End it, if it has not ended; return its exit code. Idempotent."""
+        self.waiting.clear()
+        self.pipe.close()
+        alive, self.alive = self.alive, -1
+        if alive >= 0:
+            os.close(alive)  # the kernel ends it now at the latest
+        try:
+            return self.child.wait(timeout=_END_S)
+        except subprocess.TimeoutExpired:
+            self.child.kill()
+            return self.child.wait()
 
 
 _processes: dict[tuple[int, Path], _Process] = {}
@@ -125,11 +139,10 @@ class EdgeEngine:
         return None
 
     def _gone(self, process: _Process) -> TransientError:
-        process.waiting.clear()
-        process.pipe.close()
-        code = process.child.poll()
+        """Return the error of a process that ended by itself."""
+        code = process.end()
         return TransientError(
-            f"the process of Qdrant's engine ended{'' if code is None else f' with {code}'}",
+            f"the process of Qdrant's engine ended with {code}",
             hint="is there memory left?",
             store=self.describe(),
         )
@@ -170,26 +183,17 @@ class EdgeEngine:
                     del _processes[key]
         with process.lock:
             if self._stuck(process):
-                self._end(process)
+                process.end()  # its log keeps what was acknowledged
             with contextlib.suppress(BackendError):  # it ends in any case
                 if not process.pipe.closed:
                     self._send(process, "close")
                     while process.waiting:
                         self._answered(process)
-            process.pipe.close()
-            os.close(process.alive)
-            process.child.wait()
+            process.end()
 
     def _stuck(self, process: _Process) -> bool:
         """Whether an interrupted call, perhaps a long one, is still unanswered."""
         return any(name != "upsert" for name in process.waiting)
-
-    def _end(self, process: _Process) -> None:
-        """End a process that is busy with what nobody waits for; its log keeps what was acknowledged."""
-        process.child.kill()
-        process.child.wait()
-        process.waiting.clear()
-        process.pipe.close()
 
     # --- collections ----------------------------------------------------------
 
@@ -342,7 +346,7 @@ class EdgeEngine:
             return
         with process.lock:
             if self._stuck(process):
-                self._end(process)
+                process.end()  # its log keeps what was acknowledged
             try:
                 while process.waiting and not process.pipe.closed:
                     self._answered(process)
