@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 REGISTRY: dict[str, str] = {}
-"""type of store: module with `searchable(settings, options) -> Searchable`, imported when asked for."""
+"""type of store: module with `searchable(settings, means) -> Searchable`, imported when asked for."""

@@ -2,7 +2,7 @@
 
 A tier is a module with one function and one line in `migrate.search.REGISTRY`:
 
-    searchable(settings, options) -> Searchable
+    searchable(settings, means: Means) -> Searchable
 
 It translates a `Query` into its store's own means (numpy and FTS5, pgvector and
 tsvector, Qdrant's universal query, ...) and its driver's errors into
@@ -12,7 +12,7 @@ compared: see `Hit`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -141,6 +141,20 @@ class Health:
     covered: int | None = None
     vectors: int | None = None
     problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a search may use.
+
+    cache_bytes: how much of a store's vectors may be kept in memory between queries; 0 keeps none.
+    hnsw:        whether an HNSW sidecar beside a SQLite file may be made, brought up to date and used.
+    say:         is told, in a line, of anything a person waits for.
+    """
+
+    cache_bytes: int = 512 * 2**20
+    hnsw: bool = True
+    say: Callable[[str], None] = lambda line: None
 
 
 class Searchable(Protocol):
