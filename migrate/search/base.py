@@ -51,6 +51,8 @@ class Searched:
     text:    the columns that hold words, best first; the first is the text of a hit.
     tenant:  the column that tells tenants apart, or None.
     rows:    how many rows it has, where the store knows without counting.
+    live:    what an agent still remembers of it (AgentOS marks traces as deleted and keeps them). A
+             caller puts it into `Query.where`, unless that names the same column; a tier does nothing.
     """
 
     table: Table
@@ -58,6 +60,7 @@ class Searched:
     text: tuple[str, ...] = ()
     tenant: str | None = None
     rows: int | None = None
+    live: Filter | None = None
 
     @property
     def name(self) -> str:
