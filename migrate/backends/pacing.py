@@ -14,7 +14,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Generic, TypeVar
 
 from migrate.errors import TransientError
 
@@ -23,6 +25,22 @@ Request = TypeVar("Request")
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 10.0
 PATIENCE_S = 60.0  # without one success for so long, the run's own retry takes over
 LONGEST_ASKED_S = 120.0  # a longer Retry-After is taken for this
+
+
+def retry_after(value: Any) -> float | None:
+    """Return the seconds of a Retry-After: a number, also with a fraction, or a date."""
+    if value is None:
+        return None
+    text = str(value).strip()
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 @dataclass(slots=True)

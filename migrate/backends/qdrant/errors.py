@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -14,6 +12,7 @@ import orjson
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
+from migrate.backends.pacing import retry_after
 from migrate.config import mask
 from migrate.errors import BackendError, ConfigError, MigrateError, SchemaError, TransientError
 
@@ -33,22 +32,6 @@ _CODES = {
     "ALREADY_EXISTS": 409,
     "INVALID_ARGUMENT": 400,
 }
-
-
-def retry_after(value: Any) -> float | None:
-    """Return the seconds of a Retry-After: a number, also with a fraction, or a date."""
-    if value is None:
-        return None
-    text = str(value).strip()
-    try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 def of_status(op: str, status: int, text: str, asked: float | None, **where: Any) -> MigrateError:

@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from migrate import values
-from migrate.backends.base import Position
+from migrate.backends.numbering import Numbers
 from migrate.backends.qdrant.engine import Engine, PointId
 from migrate.backends.qdrant.shape import Shape
 
 _PAGE = 500
 
 
-class Keyless:
-    """Gives out numbers, the same ones when a run is broken off and goes on.
-
-    A position counts all rows of the source; those kept aside whole have no point,
-    so the first free number is the position less their count.
-    """
-
-    def __init__(self, aside: Callable[[str], int]) -> None:
-        self._aside = aside
-        self._durable: dict[str, int] = {}
-        self._ahead: dict[str, int] = {}
-
-    def next(self, table: str, rows: int, positions: Callable[[], dict[str, Position]]) -> int:
-        """Return the number of the first of some rows."""
-        if table not in self._durable:
-            at = positions().get(table)
-            self._durable[table] = at.rows - self._aside(table) if at is not None else 0
-            self._ahead[table] = self._durable[table]
-        first = self._ahead[table]
-        self._ahead[table] += rows
-        return first
-
-    def committed(self) -> None:
-        """Keep the numbers given out."""
-        self._durable = dict(self._ahead)
-
-    def rolled_back(self) -> None:
-        """Give the numbers since the last commit out again; ask the books when next needed."""
-        self._durable.clear()
-        self._ahead.clear()
+class Keyless(Numbers):
+    """Numbers for points, and the points of rows."""
 
     def find(self, engine: Engine, name: str, shape: Shape, rows: Sequence[bytes]) -> list[PointId]:
         """Return the points of rows (`values.exact_row`), one for each; reads the collection."""
