@@ -30,7 +30,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,10 +76,13 @@ class Opened:
     connection: usable from any thread, by one at a time; it can only read, and
                 cannot end its transaction (see `allow_reading_only`).
     how:        the way it is read, a word of this module's list, for reports.
+    state:      equal states of a file mean equal rows; None where it was written so lately that
+                one more write might not show (`_just_written`).
     """
 
     connection: sqlite3.Connection
     how: str
+    state: Hashable | None
     _changed: Callable[[], str | None] = field(repr=False)
     _closing: ExitStack = field(repr=False)
 
@@ -160,7 +163,9 @@ def _attempt(place: Path, path: Path, stack: ExitStack) -> Opened | None:
         if header.wal != (how == "immutable") and not now.wal:
             return None  # it changed its journal mode
         refuse_truncated(header, now.main.size, path)
-    return Opened(connection, how, partial(_changed_since, before, how, place, descriptor), stack.pop_all())
+    state = None if _just_written(before) else (before.main, before.head, before.wal, before.wal_head)
+    changed = partial(_changed_since, before, how, place, descriptor)
+    return Opened(connection, how, state, changed, stack.pop_all())
 
 
 def identity(path: Path) -> dict[str, int]:

@@ -60,6 +60,11 @@ class SqliteSource:
                 self._tables = self._as_written(declared)
         return self._tables
 
+    def declared(self, table: Table) -> Table:
+        """Return a table of `tables()` as this file declares it, with the name it has here."""
+        self.tables()
+        return self._here[table.name]
+
     def _as_written(self, declared: list[Table]) -> list[Table]:
         here = {t.name: t for t in declared}
         self._here = dict(here)
