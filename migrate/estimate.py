@@ -29,18 +29,37 @@ def estimated(report: Report, target: Endpoint | None) -> Report:
     if report.estimate or kind not in _ROW_BYTES:
         return report
     rows, size = report.total_rows, sum(t.bytes for t in report.tables)
-    indexed = sum(_vector_bytes(t) for t in report.tables) if kind == "postgres" else 0
-    seconds = sum(rows / r + size / b for r, b in (_COPY[kind], _VERIFY)) + indexed / _HNSW_BYTES
-    stored = sum(t.bytes * (_ROOMY if t.vector else 1.05) for t in report.tables)
-    if kind == "qdrant":
-        stored = _QDRANT_ROOM * size
-    target_bytes = round(stored + rows * _ROW_BYTES[kind] + indexed * _HNSW_ROOM)
+    indexed = sum(_vector_bytes(t) for t in report.tables)
+    seconds = seconds_for(kind, rows, size, indexed)
+    with_vectors = sum(t.bytes for t in report.tables if t.vector)
+    target_bytes = bytes_for(kind, rows, size, with_vectors, indexed)
     estimate: dict[str, float | int | None] = {"seconds": round(seconds, 2), "target_bytes": target_bytes}
-    estimate["free_bytes"] = free = _free(settings)
+    estimate["free_bytes"] = free = free_bytes(settings)
     warnings = report.warnings
     if free is not None and free < target_bytes:
         warnings = (*warnings, f"the target needs about {target_bytes:,} bytes, and {free:,} are free there")
     return replace(report, estimate=estimate, warnings=warnings)
+
+
+def seconds_for(kind: str, rows: int, size: int, indexed: int) -> float:
+    """Return the seconds that a copy into a local store with its verification took where it was measured.
+
+    size, indexed: bytes of all cells, and of the vectors among them. KeyError for a kind never measured.
+    """
+    spent = sum(rows / r + size / b for r, b in (_COPY[kind], _VERIFY))
+    return spent + (indexed / _HNSW_BYTES if kind == "postgres" else 0)
+
+
+def index_seconds(indexed: int) -> float:
+    """Return the seconds that an HNSW index over so many bytes of vectors took on two cores."""
+    return indexed / _HNSW_BYTES
+
+
+def bytes_for(kind: str, rows: int, size: int, with_vectors: int, indexed: int) -> int:
+    """Return the bytes that rows take in a store. with_vectors: of `size`, what tables with vectors have."""
+    stored = _QDRANT_ROOM * size if kind == "qdrant" else with_vectors * _ROOMY + (size - with_vectors) * 1.05
+    index = indexed * _HNSW_ROOM if kind == "postgres" else 0
+    return round(stored + rows * _ROW_BYTES[kind] + index)
 
 
 def _vector_bytes(table: TableReport) -> int:
@@ -48,7 +67,7 @@ def _vector_bytes(table: TableReport) -> int:
     return 4 * int(dim) * table.rows_source if dim else 0
 
 
-def _free(settings: Settings | None) -> int | None:
+def free_bytes(settings: Settings | None) -> int | None:
     """Return the free bytes where the target is (or will be), or None where that cannot be seen from here."""
     if isinstance(settings, SqliteSettings):
         place: Path | None = settings.path
