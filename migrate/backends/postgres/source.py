@@ -115,6 +115,11 @@ class PostgresSource:
             self._stored[name] = self._stored[target]
         return list(tables.values())
 
+    def stands(self, table: Table) -> tuple[Stored, dict[str, str]]:
+        """Return what stands behind a table, and the names that its columns have here."""
+        self.tables()
+        return self._stored[table.name], dict(self._here[table.name])
+
     def not_carried(self) -> list[NotCarried]:
         """See `Source.not_carried`."""
         self.tables()
