@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from migrate.advising import advise
     from migrate.api import MigrationEngine, migrate
     from migrate.report import Report
 
-__all__ = ["MigrationEngine", "Report", "migrate"]
+__all__ = ["MigrationEngine", "Report", "advise", "migrate"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,6 +21,10 @@ def __getattr__(name: str) -> Any:
         from migrate import api
 
         return getattr(api, name)
+    if name == "advise":
+        from migrate.advising import advise
+
+        return advise
     if name == "Report":
         from migrate.report import Report
 

@@ -126,6 +126,7 @@ def parser(given: Sequence[str] = ()) -> argparse.ArgumentParser:
     _verify(commands)
     _undo(commands)
     _inspect(commands)
+    _advise(commands)
     _demo(commands)
     _add_parts(commands, given)
     return top
@@ -178,7 +179,7 @@ class _Lazily:
         self._name = name
 
     def __call__(self, args: argparse.Namespace) -> int:
-        homes = {"inspect": "migrate.cli_inspect", "demo": "migrate.cli_demo"}
+        homes = {"inspect": "migrate.cli_inspect", "advise": "migrate.cli_advise", "demo": "migrate.cli_demo"}
         module = import_module(homes.get(self._name, "migrate.cli_run"))
         return int(getattr(module, self._name)(args))
 
@@ -304,6 +305,36 @@ def _inspect(commands: Any) -> None:
     command = _command(commands, "inspect", "show a store's layout, tables, rows, vectors, size and tier")
     command.add_argument("store", metavar="STORE")
     _output(command)
+
+
+def _advise(commands: Any) -> None:
+    command = _command(
+        commands,
+        "advise",
+        "measure a store and say which tier fits it, why, what a move takes, and when the next is due",
+    )
+    command.add_argument("store", metavar="STORE")
+    _output(command)
+    command.add_argument(
+        "--threshold",
+        action="append",
+        type=_threshold,
+        default=[],
+        metavar="NAME=NUMBER",
+        help="another bound: sqlite=2000, sqlite+hnsw, postgres (vectors), writers, p95_ms, memory_share",
+    )
+    command.add_argument("--no-servers", action="store_true", help="nobody is to run a server")
+    command.add_argument(
+        "--writers", type=int, metavar="N", help="how many write at the same time, where you know"
+    )
+
+
+def _threshold(text: str) -> tuple[str, float]:
+    name, _, number = text.rpartition("=")
+    try:
+        return name, float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER") from None
 
 
 def _demo(commands: Any) -> None:

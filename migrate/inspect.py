@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from migrate.api import opened_source, understand
+from migrate.api import Reach, understand
 from migrate.backends.base import Source
-from migrate.config import Endpoint
+from migrate.config import Endpoint, Settings, SqliteSettings
 from migrate.fit import size_of
-from migrate.layouts.base import Wishes
-from migrate.report import Observer
+from migrate.layouts.base import Reading, Wishes
+from migrate.report import Observer, Silent
 from migrate.schema import VECTOR_KINDS, Table
-from migrate.tiers import tier_for
+from migrate.tiers import NAMES, Facts, choose
 
 _READ_ROWS = 20_000  # of a larger table the size is reckoned from its first rows
 _BATCH = 1000
@@ -21,7 +21,7 @@ _BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One table. bytes: of its cells; vectors: cells that hold one.
+    """One table. read: rows that were looked at; bytes: of its cells; vectors: cells that hold one.
 
     `exact` is False where these two were reckoned from a part of the rows.
     """
@@ -29,6 +29,7 @@ class Seen:
     name: str
     kind: str
     rows: int
+    read: int
     bytes: int
     exact: bool
     key: tuple[str, ...]
@@ -56,20 +57,33 @@ class Inspection:
 
 def inspect(store: Endpoint, observer: Observer | None = None) -> Inspection:
     """Look into a store, changing nothing."""
-    with opened_source(store, observer) as source:
-        _, reading = understand(source, Wishes())
-        tables = tuple(_seen(source, table) for table in reading.tables)
-        vectors = sum(t.vectors for t in tables)
-        tier = tier_for(vectors)
-        return Inspection(
-            source.describe(),
-            reading.layout,
-            tables,
-            vectors,
-            tier.name,
-            f"{vectors:,} vectors: {tier.why}",
-            tuple({"name": n.name, "reason": n.reason, "derived": n.derived} for n in reading.not_carried),
-        )
+    with Reach(observer or Silent()) as reach:
+        settings = reach.settings(store, create=False)
+        source = reach.source(settings)
+        return inspected(source, understand(source, Wishes())[1], tier_of(settings))
+
+
+def inspected(source: Source, reading: Reading, current: str | None = None) -> Inspection:
+    """Look into an open store. current: the tier that it is in, if any."""
+    tables = tuple(_seen(source, table) for table in reading.tables)
+    vectors = sum(t.vectors for t in tables)
+    choice = choose(Facts(vectors, current))
+    return Inspection(
+        source.describe(),
+        reading.layout,
+        tables,
+        vectors,
+        choice.name,
+        choice.reasons[0],
+        tuple({"name": n.name, "reason": n.reason, "derived": n.derived} for n in reading.not_carried),
+    )
+
+
+def tier_of(settings: Settings) -> str | None:
+    """Return the tier that a store is in, None for one that is in none (a store of tests)."""
+    if isinstance(settings, SqliteSettings):
+        return "sqlite+hnsw" if settings.path.with_suffix(".hnsw").exists() else "sqlite"
+    return settings.type if settings.type in NAMES else None
 
 
 def _seen(source: Source, table: Table) -> Seen:
@@ -85,6 +99,7 @@ def _seen(source: Source, table: Table) -> Seen:
         name=table.name,
         kind=table.role,
         rows=rows,
+        read=read,
         bytes=size if exact else size * rows // max(read, 1),
         exact=exact,
         key=table.key,
