@@ -7,7 +7,8 @@
     {"and": [...]}, {"or": [...]}, {"not": {...}}       several keys in one object are an `and`
 
 Operators may have a `$` before them. A dot or an operator's name that is part of
-a name is written in double quotes: `{"\\"a.b\\".c": 1}`, `{"\\"or\\"": 1}`.
+a name is written in double quotes, a double quote in them twice:
+`{"\\"a.b\\".c": 1}`, `{"\\"or\\"": 1}`.
 
 A filter is parsed once into the nodes below and translated by each tier; values
 are bound, never written into a query. Meaning, the same everywhere:
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,25 +136,21 @@ def _clause(name: str, value: Any, depth: int) -> Filter:
     return _test(Field(*_split(name)), value)
 
 
+_PART = re.compile(r'"((?:[^"]|"")+)"(?=\.|\Z)|([^".][^.]*)(?=\.|\Z)')
+
+
 def _split(name: str) -> tuple[str, tuple[str, ...]]:
     """Cut a dotted name into a column and keys; parts in double quotes are taken as they are."""
     parts: list[str] = []
-    rest = name
-    while True:
-        if rest.startswith('"'):
-            end = rest.find('"', 1)
-            if end < 0 or (len(rest) > end + 1 and rest[end + 1] != "."):
-                raise ConfigError(f"a quote is not closed in {name!r}", hint='as in {"\\"a.b\\".c": 1}')
-            part, rest, more = rest[1:end], rest[end + 2 :], len(rest) > end + 1
-        else:
-            part, dot, rest = rest.partition(".")
-            more = bool(dot)
-        parts.append(part)
-        if not more:
-            break
-    if not all(parts):
-        raise ConfigError(f"a part of the name {name!r} is empty", hint=_HINT)
-    return parts[0], tuple(parts[1:])
+    at = 0
+    while (found := _PART.match(name, at)) is not None:
+        parts.append(found[1].replace('""', '"') if found[1] is not None else found[2])
+        at = found.end() + 1
+        if found.end() == len(name):
+            return parts[0], tuple(parts[1:])
+    if name[at : at + 1] == '"':
+        raise ConfigError(f"a quote is not closed in {name!r}", hint='as in {"\\"a.b\\".c": 1}')
+    raise ConfigError(f"a part of the name {name!r} is empty", hint=_HINT)
 
 
 def _test(field: Field, value: Any) -> Filter:
@@ -233,8 +231,8 @@ def fields(of: Filter) -> Iterator[Field]:
 def bound_to(of: Filter, table: Table) -> Filter:
     """Return the filter with its names resolved against a table.
 
-    A name that is no column is looked for in the table's one JSON column called
-    `metadata` or `payload`, so that `{"user": "Ada"}` finds what most agent stores
+    A name that is no column is looked for in the table's JSON column called
+    `metadata` or the like, so that `{"user": "Ada"}` finds what most agent stores
     mean. Raises ConfigError for a name that leads nowhere, for keys into a column
     that is no JSON, and for a vector or BLOB column.
     """
@@ -247,6 +245,7 @@ def bound_to(of: Filter, table: Table) -> Filter:
     return type(of)(tuple(bound_to(part, table) for part in of.parts))
 
 
+_BAGS = ("metadata", "payload", "metadata_json", "cmetadata", "langchain_metadata", "meta")
 _FILTERABLE = frozenset(
     {Kind.INTEGER, Kind.REAL, Kind.TEXT, Kind.BOOL, Kind.JSON, Kind.TIMESTAMP, Kind.NATIVE}
 )
@@ -255,7 +254,7 @@ _FILTERABLE = frozenset(
 def _resolved(field: Field, table: Table) -> Field:
     kinds = {c.name: c.kind for c in table.columns}
     if field.column not in kinds:
-        bags = [n for n in ("metadata", "payload", "metadata_json") if kinds.get(n) is Kind.JSON]
+        bags = [n for n in _BAGS if kinds.get(n) is Kind.JSON]
         if not bags:
             known = ", ".join(n for n, kind in kinds.items() if kind in _FILTERABLE)
             raise ConfigError(f"{table.name} has no column {field.column}", hint=f"columns: {known}")
@@ -273,6 +272,14 @@ def _resolved(field: Field, table: Table) -> Field:
     return field
 
 
+def of_tenant(column: str, tenant: str) -> Filter:
+    """Return what rows of a tenant satisfy; a number is named by its digits, as on a command line."""
+    numbers: tuple[Scalar, ...] = ()
+    if tenant.removeprefix("-").isdecimal() and len(tenant) < 20 and str(int(tenant)) == tenant:
+        numbers = (int(tenant),)
+    return Equals(Field(column), (tenant, *numbers))
+
+
 # --- the meaning -------------------------------------------------------------------
 
 
@@ -287,13 +294,14 @@ def holds(of: Filter, row: dict[str, Any]) -> bool:
         return any(holds(part, row) for part in of.parts)
     if isinstance(of, Not):
         return not holds(of.part, row)
-    values = _values(row.get(of.field.column), of.field.path)
+    values = values_at(row.get(of.field.column), of.field.path)
     if isinstance(of, Equals):
         return any(_same(value, wanted) for value in values for wanted in of.values)
     return any(_lies(value, of) for value in values)
 
 
-def _values(value: Any, path: Sequence[str]) -> list[Any]:
+def values_at(value: Any, path: Sequence[str]) -> list[Any]:
+    """Return what a test looks at: the value at the end of the keys (None where they lead nowhere), or an array's."""
     for name in path:
         value = value.get(name) if isinstance(value, dict) else None
     return [*value] if isinstance(value, list) else [value]

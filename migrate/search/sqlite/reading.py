@@ -1,0 +1,128 @@
+"""One query's view of a SQLite file, and what its tables mean from one query to the next.
+
+A file is opened anew for every query and let go of after it: a transaction
+that stays open would make the writers of a rollback-journal file wait, and
+keep a WAL from being checkpointed. Opening takes about a millisecond. What the
+tables mean takes longer (values are looked at), so it is kept.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from migrate.backends.sqlite.names import rowid_name, translating
+from migrate.backends.sqlite.opening import open_source
+from migrate.backends.sqlite.source import SqliteSource
+from migrate.schema import Table
+from migrate.search.base import Searched
+from migrate.search.shape import searched_tables
+from migrate.search.sqlite import where
+
+# A column may become a vector column by its first rows; to look for that after each write would cost
+# more than most queries.
+_LOOK_AGAIN_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a table stands in the file.
+
+    table: as the file declares it, with the name it has here.
+    rowid: the SQL name of its rowid; None where it has none, and rows go by key.
+    """
+
+    table: Table
+    rowid: str | None
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Return the columns of the primary key; empty where rows only have their rowid."""
+        return self.table.key
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A snapshot of the file, for one query.
+
+    connection: can do nothing but SELECT, and has the function that filters use.
+    state:      equal states mean equal rows; None where the file was written too lately to tell.
+    utf8:       whether the file keeps text as UTF-8.
+    """
+
+    path: Path
+    connection: sqlite3.Connection
+    state: Hashable | None
+    utf8: bool
+    places: dict[str, Place]
+
+    def at(self, searched: Searched) -> Place:
+        """Return where a searched table stands."""
+        return self.places[searched.name]
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    searched: tuple[Searched, ...]
+    places: dict[str, Place]
+    schema: tuple[int, int, int]
+    state: Hashable | None
+    at: float
+
+
+class SqliteFile:
+    """A file that is read for one query at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: _Meaning | None = None
+
+    @property
+    def path(self) -> Path:
+        """Return the file's path."""
+        return self._path
+
+    def tables(self) -> Sequence[Searched]:
+        """Return the tables that can be searched, as they are now."""
+        with self.reading():
+            return self._meaning.searched
+
+    @contextmanager
+    def reading(self) -> Iterator[Reading]:
+        """Open the file for one query. Raises ConfigError where it cannot be read."""
+        with closing(open_source(self._path)) as opened:
+            connection = opened.connection
+            with translating("read the schema", file=str(self._path)):
+                (encoding,) = connection.execute("PRAGMA encoding").fetchone()
+                (schema,) = connection.execute("PRAGMA schema_version").fetchone()
+            place = self._path.stat()
+            meaning = self._understood((place.st_dev, place.st_ino, schema), opened.state)
+            where.register(connection)
+            yield Reading(self._path, connection, opened.state, encoding == "UTF-8", meaning.places)
+            opened.check()
+
+    @property
+    def _meaning(self) -> _Meaning:
+        if self._known is None:
+            raise RuntimeError("asked for before the file was read")
+        return self._known
+
+    def _understood(self, schema: tuple[int, int, int], state: Hashable | None) -> _Meaning:
+        """Return what the tables mean, looking again where the file may have changed it."""
+        known = self._known
+        fresh = known is not None and known.schema == schema
+        if known is not None and fresh and known.state != state:
+            fresh = time.monotonic() - known.at < _LOOK_AGAIN_S
+        if known is None or not fresh:
+            with closing(SqliteSource(self._path)) as source:
+                found = tuple(searched_tables(source))
+                here = {s.name: source.declared(s.table) for s in found}
+            places = {name: Place(table, rowid_name(table)) for name, table in here.items()}
+            found = tuple(s for s in found if places[s.name].rowid or places[s.name].key)
+            known = _Meaning(found, places, schema, state, time.monotonic())
+            self._known = known
+        return known
