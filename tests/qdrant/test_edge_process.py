@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -144,3 +146,38 @@ def test_a_point_that_the_engine_refuses_is_an_error(tmp_path: Path) -> None:
         engine.settle()
     assert engine.count("c") == 1000
     engine.close()
+
+
+def test_what_was_settled_is_in_the_log_even_if_nothing_else_reached_the_disk(tmp_path: Path) -> None:
+    """A power cut keeps what was synced: here the segments as they were made, and the log as it is."""
+    engine = EdgeEngine(tmp_path / "store", writing=True)
+    engine.create("c", SETTINGS, {})
+    shutil.copytree(tmp_path / "store", tmp_path / "after")
+    for start in (0, 500):
+        points = [Point(i, {"v": bytes(256)}, {"n": i}) for i in range(start, start + 500)]
+        engine.send("c", engine.pack("c", points))
+        engine.settle()
+    shutil.rmtree(tmp_path / "after" / "c" / "wal")
+    shutil.copytree(tmp_path / "store" / "c" / "wal", tmp_path / "after" / "c" / "wal")
+    engine.close()
+    after = EdgeEngine(tmp_path / "after", writing=True)
+    found, _ = after.scroll("c", 2000, None, vectors=False)
+    after.close()
+    assert [(p.id, p.payload) for p in found] == [(i, {"n": i}) for i in range(1000)]
+
+
+def test_settling_writes_the_log_of_each_changed_shard_to_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(edge_module.__file__).parent))
+    shards = importlib.import_module("edge_process").Shards(str(tmp_path))
+    for name in ("a", "b"):
+        shards.create(name, SETTINGS)
+    shards.upsert("a", [(1, {"v": bytes(256)}, {})], False)
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(Path(os.readlink(f"/proc/self/fd/{fd}"))))
+    shards.sync()
+    log = tmp_path / "a" / "wal"
+    assert {log, *log.iterdir()} <= set(synced)
+    assert not any(tmp_path / "b" in path.parents for path in synced)
+    shards.close()

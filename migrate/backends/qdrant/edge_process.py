@@ -4,7 +4,8 @@ The engine holds the interpreter's lock while it works: a 10 ms ticker ran twice
 3.5 s of index building. Here it may, and the process that migrates keeps its
 signals, its progress and its other threads. This process ends with its parent.
 
-A request is (name, arguments); the answer ("ok", result) or ("error", class, text).
+A request is (name, arguments); the answer ("ok", result) or ("error", class, text). Both travel by
+`marshal`: plain values only, no class can come in by it, and it is as quick as pickle (2 us a point).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib
+import marshal
 import os
 import shutil
 import signal
@@ -26,6 +28,7 @@ import qdrant_edge as edge
 
 edge_config: Any = importlib.import_module("edge_config")  # beside this script
 _AT_ONCE = 500  # points in one update; no size from 50 to 2,000 was faster
+_LOGGED_BYTES = 128 * 2**20  # what only the log has, at most: so much is read again after a kill
 
 
 def _floats(data: bytes) -> Any:
@@ -64,7 +67,8 @@ class Shards:
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
         self._open: dict[str, Any] = {}
-        self._dirty: set[str] = set()
+        self._dirty: dict[str, int] = {}  # bytes that only a shard's log has for sure
+        self.request_bytes = 0  # of the request that is being answered
 
     def _shard(self, name: str) -> Any:
         if name not in self._open:
@@ -78,7 +82,7 @@ class Shards:
     def upsert(self, name: str, points: Any, insert_only: bool) -> None:
         mode = edge.UpdateMode.InsertOnly if insert_only else None
         shard = self._shard(name)
-        self._dirty.add(name)
+        self._dirty[name] = self._dirty.get(name, 0) + self.request_bytes
         for i in range(0, len(points), _AT_ONCE):
             made = [
                 edge.Point(p[0], {n: _vector(v) for n, v in p[1].items()}, p[2])
@@ -90,10 +94,18 @@ class Shards:
         self._shard(name).update(edge.UpdateOperation.delete_points(ids))
         self._shard(name).flush()
 
-    def flush(self) -> None:
-        for name in sorted(self._dirty):
-            self._shard(name).flush()
-        self._dirty.clear()
+    def sync(self) -> None:
+        """Make all that was applied outlive a power cut.
+
+        The log alone does that: the engine reads it again when it opens a shard. Its files take 2 ms,
+        where `flush` writes out every file of the segments (20 ms and more), so that is done seldom.
+        """
+        for name, size in sorted(self._dirty.items()):
+            if size > _LOGGED_BYTES:
+                self._shard(name).flush()
+                del self._dirty[name]
+            else:
+                _sync_folder(self._folder / name / "wal")
 
     def scroll(self, name: str, limit: int, offset: Any, payload: Any, vectors: Any) -> Any:
         request = edge.ScrollRequest(limit=limit, offset=offset, with_payload=payload, with_vector=vectors)
@@ -114,7 +126,7 @@ class Shards:
     def index_payload(self, name: str, field: str, schema: Any) -> None:
         shard = self._shard(name)
         shard.update(edge.UpdateOperation.create_field_index(field, edge_config.index_params(schema)))
-        self._dirty.add(name)
+        self._dirty.setdefault(name, 0)
 
     def index(self, name: str, settings: Any) -> None:
         """Open again with other settings and build what they ask for."""
@@ -132,7 +144,7 @@ class Shards:
     def drop(self, name: str) -> None:
         """Renamed first, so that a folder is never half a shard."""
         shard = self._open.pop(name, None)
-        self._dirty.discard(name)
+        self._dirty.pop(name, None)
         if shard is not None:
             shard.close()
         gone = self._folder / f".dropped-{name}"
@@ -144,6 +156,17 @@ class Shards:
     def close(self) -> None:
         for name in list(self._open):
             self.close_one(name)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the files of a folder, and which ones there are, to the disk."""
+    for path in (*folder.iterdir(), folder):
+        with contextlib.suppress(FileNotFoundError):  # the log makes its next file aside and renames it
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _end_with_the_parent(descriptor: int) -> None:
@@ -165,15 +188,17 @@ def serve(descriptor: int, alive: int, folder: str) -> None:
     shards = Shards(folder)
     while True:
         try:
-            name, args = pipe.recv()
+            request = pipe.recv_bytes()
         except EOFError:
             break
+        name, args = marshal.loads(request)  # noqa: S302 - plain values, over a socket that the parent made
+        shards.request_bytes = len(request)
         try:
             answer: tuple[Any, ...] = ("ok", getattr(shards, name)(*args))
         except BaseException as exc:  # told to the parent, which knows what it means
             answer = ("error", type(exc).__name__, str(exc))
         try:
-            pipe.send(answer)
+            pipe.send_bytes(marshal.dumps(answer))
         except OSError:
             break
         if name == "close":
