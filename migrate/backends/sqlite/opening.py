@@ -28,9 +28,10 @@ import errno
 import os
 import shutil
 import sqlite3
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,6 +59,7 @@ _CLOCK_TICK_S = 0.02
 # openings, 20 failed none of 205 (1 ms in the middle, 0.3 s at worst).
 _ATTEMPTS = 20
 _COPY_BYTES = 8 * 2**20
+_INDEX_HEAD_BYTES = 48  # https://www.sqlite.org/walformat.html#the_wal_index_header
 
 _URI_OPTIONS = {
     "wal": "mode=ro&readonly_shm=1",
@@ -76,13 +78,13 @@ class Opened:
     connection: usable from any thread, by one at a time; it can only read, and
                 cannot end its transaction (see `allow_reading_only`).
     how:        the way it is read, a word of this module's list, for reports.
-    state:      equal states of a file mean equal rows; None where it was written so lately that
-                one more write might not show (`_just_written`).
+    state:      equal states of a file mean equal rows, also between processes and days; None where
+                that cannot be told (see `_state`).
     """
 
     connection: sqlite3.Connection
     how: str
-    state: Hashable | None
+    state: str | None
     _changed: Callable[[], str | None] = field(repr=False)
     _closing: ExitStack = field(repr=False)
 
@@ -163,9 +165,8 @@ def _attempt(place: Path, path: Path, stack: ExitStack) -> Opened | None:
         if header.wal != (how == "immutable") and not now.wal:
             return None  # it changed its journal mode
         refuse_truncated(header, now.main.size, path)
-    state = None if _just_written(before) else (before.main, before.head, before.wal, before.wal_head)
     changed = partial(_changed_since, before, how, place, descriptor)
-    return Opened(connection, how, state, changed, stack.pop_all())
+    return Opened(connection, how, _state(before, now, how), changed, stack.pop_all())
 
 
 def identity(path: Path) -> dict[str, int]:
@@ -209,6 +210,7 @@ class _Look:
     wal: _Stamp | None
     wal_head: bytes
     shm: bool
+    index_head: bytes  # of the -shm: what readers see of the WAL, twice
     journal: _Stamp | None
     journal_begun: bool  # its first byte is not zero: it may be hot, SQLite decides under its locks
 
@@ -245,9 +247,43 @@ def _look(place: Path, descriptor: int) -> _Look:
         wal=wal,
         wal_head=_first_bytes(_beside(place, "-wal"), 32) if wal else b"",
         shm=os.path.exists(_beside(place, "-shm")),
+        index_head=_index_head(_beside(place, "-shm")) if wal else b"",
         journal=journal,
         journal_begun=_first_bytes(_beside(place, "-journal"), 1) not in (b"", b"\0") if journal else False,
     )
+
+
+def _index_head(shm: Path) -> bytes:
+    try:
+        with descriptor_of(shm) as descriptor:  # SQLite's locks on a WAL are locks on this file
+            return os.pread(descriptor, 2 * _INDEX_HEAD_BYTES, 0)
+    except OSError:
+        return b""
+
+
+def _state(before: _Look, now: _Look, how: str) -> str | None:
+    """Name the rows that a snapshot sees, opened between two looks; None where that cannot be told.
+
+    The head of a WAL's index has the number of its frames, a checksum over all
+    of them and salts that are drawn anew each round: a name that no clock is
+    needed for. The WAL itself would not do, as a commit stands there before its
+    readers are told of it, until the disk has it. A rollback journal's writers
+    count in the file's header. What is left to the mtime are the files of a WAL
+    that was emptied or that has no index.
+    """
+    if how == "copy":
+        return None
+    if how == "wal":
+        first, second = now.index_head[:_INDEX_HEAD_BYTES], now.index_head[_INDEX_HEAD_BYTES:]
+        if before.index_head != now.index_head or first != second or len(first) < _INDEX_HEAD_BYTES:
+            return None
+        if int.from_bytes(first[16:20], sys.byteorder):
+            return f"wal {now.main.device} {now.main.inode} {first.hex()}"
+    main, wal = before.main, before.wal if how == "no-lock" else None
+    if _just_written(before):
+        return None
+    kept = f"{main.device} {main.inode} {main.size} {main.mtime_ns} {before.head.hex()}"
+    return f"file {kept}" + (f" {wal.size} {wal.mtime_ns} {before.wal_head.hex()}" if wal else "")
 
 
 def _just_written(look: _Look) -> bool:
