@@ -66,17 +66,26 @@ def allowed(of: Filter, table: Table, here: Table, *, utf8: bool = True) -> Allo
 
 
 _Part = tuple[str, list[Any]]
-_TRUE: _Part = ("1", [])
-_FALSE: _Part = ("0", [])
+_GROUP = 16
 
 
 def _joined(word: str, parts: Sequence[_Part]) -> _Part:
-    """Join parts as a balanced tree: SQLite takes expressions of 1,000 levels, and a chain is one a part."""
+    """Join parts in groups of groups.
+
+    SQLite takes expressions of 1,000 levels, of which a chain has one a part,
+    and its parser keeps 100 things open, of which a group has three.
+    """
+    while len(parts) > _GROUP:
+        parts = [_joined(word, parts[i : i + _GROUP]) for i in range(0, len(parts), _GROUP)]
     if len(parts) == 1:
         return parts[0]
-    half = len(parts) // 2
-    (left, first), (right, second) = _joined(word, parts[:half]), _joined(word, parts[half:])
-    return f"({left} {word} {right})", first + second
+    return f"({f' {word} '.join(sql for sql, _ in parts)})", [v for _, values_ in parts for v in values_]
+
+
+def _depth(of: Filter) -> int:
+    if isinstance(of, Not):
+        return 1 + _depth(of.part)
+    return 1 + max(map(_depth, of.parts), default=0) if isinstance(of, All | Some) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +95,11 @@ class _Translation:
     utf8: bool
 
     def of(self, node: Filter) -> _Part:
-        if isinstance(node, All):
-            return _joined("AND", [self.of(p) for p in node.parts]) if node.parts else _TRUE
-        if isinstance(node, Some):
-            return _joined("OR", [self.of(p) for p in node.parts]) if node.parts else _FALSE
+        if isinstance(node, All | Some):
+            if not node.parts:
+                return _const(isinstance(node, All))
+            deepest_first = sorted(node.parts, key=_depth, reverse=True)  # the parser keeps less open
+            return _joined("AND" if isinstance(node, All) else "OR", [self.of(p) for p in deepest_first])
         if isinstance(node, Not):
             sql, bindings = self.of(node.part)
             return f"NOT ({sql})", bindings
@@ -130,7 +140,7 @@ class _Translation:
             marks = ", ".join(mark for mark, _ in texts)
             sql = f"(typeof({name}) = 'text' AND {text} COLLATE BINARY IN ({marks}))"
             parts.append((sql, [value for _, value in texts]))
-        return _joined("OR", parts) if parts else _FALSE
+        return _joined("OR", parts) if parts else _const(False)
 
     def _between(self, node: Between, kind: Kind) -> _Part:
         name, number, text = self._names(node.field.column)
@@ -176,7 +186,7 @@ class _Translation:
 
 
 def _const(value: bool) -> _Part:
-    return _TRUE if value else _FALSE
+    return "1" if value else "0", []
 
 
 def _numbers(wanted: Sequence[Scalar], kind: Kind) -> list[Any]:
