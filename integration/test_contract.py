@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from integration.pinecone.backend_kit import EmulatorPlace
+from integration.pinecone_emulator import PineconeEmulator
 from integration.support.servers import Database, Postgres
 from migrate import config
 from migrate.backends import REGISTRY
@@ -53,10 +55,11 @@ class PostgresPlace:
 
 
 @pytest.fixture(scope="module")
-def places(postgres: Postgres) -> Iterator[dict[str, Place]]:
+def places(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Place]]:
     """The places of all stores that need a server; a new backend adds its own here."""
-    with postgres.database() as database:
-        yield {"postgres": PostgresPlace(database)}
+    folder = tmp_path_factory.mktemp("sidecars")
+    with postgres.database() as database, PineconeEmulator() as emulator:
+        yield {"postgres": PostgresPlace(database), "pinecone": EmulatorPlace(emulator, folder)}
 
 
 @pytest.mark.parametrize("kind", SERVED)

@@ -109,17 +109,25 @@ class QdrantSettings:
 
 @dataclass(frozen=True, slots=True)
 class PineconeSettings:
-    """A Pinecone index, by name or by host."""
+    """A Pinecone index, by name or by host.
+
+    cloud, region: where an index that is missing is made.
+    controller: the address of the control plane, where it is not Pinecone's own (an emulator).
+    """
 
     index: str | None = None
     host: str | None = field(default=None, repr=False)
     api_key: str | None = field(default=None, repr=False)
     namespace: str | None = None
     sidecar: str | None = field(default=None, repr=False)
+    cloud: str = "aws"
+    region: str = "us-east-1"
+    controller: str | None = field(default=None, repr=False)
     type: str = "pinecone"
 
     def __str__(self) -> str:
-        return mask(f"pinecone+{self.host}") if self.host else f"pinecone:{self.index}"
+        tail = f"?namespace={quote(self.namespace, safe='')}" if self.namespace else ""
+        return (mask(f"pinecone+{self.host}") if self.host else f"pinecone:{self.index}") + tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +161,7 @@ _KEYS = {
     "sqlite": {"path"},
     "postgres": {"connection_string", "url", "schema", "embedded"},
     "qdrant": {"url", "path", "api_key", "prefix", "sidecar", "grpc_port", *_QDRANT_OPTIONS},
-    "pinecone": {"index", "host", "api_key", "namespace", "sidecar"},
+    "pinecone": {"index", "host", "api_key", "namespace", "sidecar", "cloud", "region", "controller"},
     "memory": {"name"},
 }
 _TYPE_NAMES = {"postgresql": "postgres", "pg": "postgres", "sqlite3": "sqlite"}
@@ -373,14 +381,25 @@ def _pinecone(data: Mapping[str, Any]) -> PineconeSettings:
     key = data.get("api_key") or env("PINECONE_API_KEY")
     if not key:
         raise ConfigError("no Pinecone API key given", hint="set PINECONE_API_KEY")
-    return PineconeSettings(index, host, key, data.get("namespace"), data.get("sidecar"))
+    return PineconeSettings(
+        index,
+        host,
+        key,
+        data.get("namespace") or None,
+        str(data["sidecar"]) if data.get("sidecar") else None,
+        cloud=str(data.get("cloud") or "aws"),
+        region=str(data.get("region") or "us-east-1"),
+        controller=data.get("controller") or env("PINECONE_CONTROLLER_HOST"),
+    )
 
 
 def _pinecone_url(scheme: str, rest: str) -> PineconeSettings:
     path, query = _split_query(rest)
-    unknown = sorted(set(query) - {"namespace", "sidecar", "api_key"})
+    unknown = sorted(set(query) - {"namespace", "sidecar", "cloud", "region", "api_key"})
     if unknown:
-        raise ConfigError(f"a Pinecone URL has no option {unknown[0]!r}", hint="namespace, sidecar")
+        raise ConfigError(
+            f"a Pinecone URL has no option {unknown[0]!r}", hint="namespace, sidecar, cloud, region"
+        )
     if scheme == "pinecone":
         return _pinecone({**query, "index": unquote(path)} if path else query)
     return _pinecone({**query, "host": f"{scheme.removeprefix('pinecone+')}:{path}"})

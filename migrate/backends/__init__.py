@@ -13,6 +13,7 @@ REGISTRY: dict[str, tuple[str, str | None]] = {
     "sqlite": ("migrate.backends.sqlite", None),
     "postgres": ("migrate.backends.postgres", "postgres"),
     "qdrant": ("migrate.backends.qdrant", "qdrant"),
+    "pinecone": ("migrate.backends.pinecone", "pinecone"),
 }
 
 

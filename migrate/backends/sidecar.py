@@ -244,6 +244,14 @@ class Sidecar:
         with self.target.transaction("count rows", table=name):
             return _whole_count(self.target.books, name)
 
+    def rows(self, name: str) -> int:
+        """Return how many rows the sidecar has of one of its own tables, those kept whole among them."""
+        books = self.target.books
+        with self.target.transaction("count rows", table=name):
+            made = books.made().get(name)
+            own = books.run(f"SELECT count(*) FROM {books.at(made[0])}", ())[0][0] if made else 0
+            return int(own) + _whole_count(books, name)
+
     def undo(self) -> None:
         """Drop the book of places; the target's own undo drops the rest."""
         books = self.target.books

@@ -1,0 +1,246 @@
+"""The data plane of one index: the documented HTTP API (2026-07), spoken over httpx.
+
+Why not the SDK's own index client, when the SDK serves for the control plane: over REST it
+retries three times, which no setting switches off, and hides `Retry-After`; it sends a float32
+as the digits of its double, twice the bytes; over gRPC a 429 tells no waiting time, and
+neither gives the log sequence numbers of a fetch. httpx is what the SDK itself sends with.
+
+Reads are repeated here, by the one retry loop (`migrate.retry`); writes by the one of
+`migrate.backends.pacing`, which needs each failure to find its pace.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import httpx
+import orjson
+
+from migrate import retry
+from migrate.backends.pinecone import wire
+from migrate.backends.pinecone.errors import NotThereError, of_response, of_transport
+from migrate.backends.pinecone.limits import (
+    FETCH_IDS,
+    FETCH_URL_CHARS,
+    WRITE_UNITS_A_REQUEST,
+    write_units,
+)
+from migrate.backends.pinecone.names import SPARSE, Form, asked
+from migrate.backends.pinecone.usage import Usage
+from migrate.backends.pinecone.wire import Record
+from migrate.errors import BackendError, TransientError
+
+VERSION = "2026-07"
+READ_PATIENCE_S = 60.0  # without an answer for so long, the run's own retry takes over
+_TIMEOUT = httpx.Timeout(60.0, connect=10.0)
+_CONNECTIONS = 16
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What an index says of itself. counts: records by namespace, by the name requests use."""
+
+    form: Form | None
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One upsert, ready to be sent. billed: bytes that count for write units; probe: one of its ids."""
+
+    namespace: str
+    body: bytes
+    records: int
+    billed: int
+    probe: str
+
+
+class Plane:
+    """Requests to one index. Any thread may call it."""
+
+    def __init__(self, host: str, api_key: str, usage: Usage) -> None:
+        self.host = host if "://" in host else f"https://{host}"
+        self._key, self._usage = api_key, usage
+        self._client: httpx.Client | None = None
+        self._lock = threading.Lock()
+
+    def _open(self) -> httpx.Client:
+        with self._lock:
+            if self._client is None:
+                self._client = httpx.Client(
+                    base_url=self.host,
+                    headers={
+                        "Api-Key": self._key,
+                        "X-Pinecone-Api-Version": VERSION,
+                        "Content-Type": "application/json",
+                        "User-Agent": "memlift",
+                    },
+                    timeout=_TIMEOUT,
+                    limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+                )
+            return self._client
+
+    def close(self) -> None:
+        """Let go of the connections. Idempotent; the next request opens new ones."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    # --- one request ----------------------------------------------------------
+
+    def _once(self, op: str, method: str, path: str, body: bytes | None = None) -> httpx.Response:
+        try:
+            response = self._open().request(method, path, content=body)
+        except httpx.HTTPError as exc:
+            self._usage.add(retries=1)
+            raise of_transport(op, exc) from exc
+        except RuntimeError as exc:  # closed by another thread in between
+            raise TransientError(f"Pinecone could not {op}: {exc}") from exc
+        if not response.is_success:
+            error = of_response(op, response)
+            if isinstance(error, TransientError):
+                self._usage.add(retries=1)
+            raise error
+        self._usage.add(requests=1, bytes_sent=len(body) if body else 0, bytes_received=len(response.content))
+        return response
+
+    def _read(self, op: str, method: str, path: str, body: bytes | None = None) -> httpx.Response:
+        """Ask until there is an answer: nothing is changed by asking twice."""
+        return patiently(lambda: self._once(op, method, path, body))
+
+    def _counted(self, answer: Any) -> Any:
+        units = (answer.get("usage") or {}).get("readUnits")
+        if units:
+            self._usage.add(read_units=int(units))
+        return answer
+
+    # --- reading --------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """Return the index's form and how many records each namespace has, as far as it knows yet."""
+        told = wire.parse(self._read("describe the index", "POST", "/describe_index_stats", b"{}").content)
+        counts = {
+            asked(name): int(one.get("vectorCount") or 0)
+            for name, one in (told.get("namespaces") or {}).items()
+        }
+        kind, dim = told.get("vectorType", "dense"), told.get("dimension")
+        if kind == "sparse":
+            return Stats(SPARSE, counts)
+        return Stats(Form(int(dim), str(told.get("metric") or "cosine")) if dim else None, counts)
+
+    def listed(
+        self, namespace: str, limit: int, token: str | None, prefix: str = ""
+    ) -> tuple[list[str], str | None]:
+        """Return ids in ascending order, and the token of the next page."""
+        asking: dict[str, Any] = {"limit": limit}
+        if namespace:
+            asking["namespace"] = namespace
+        if prefix:
+            asking["prefix"] = prefix
+        if token:
+            asking["paginationToken"] = token
+        path = f"/vectors/list?{urlencode(asking, quote_via=quote)}"
+        told = self._counted(wire.parse(self._read("list records", "GET", path).content))
+        after = (told.get("pagination") or {}).get("next")
+        return [one["id"] for one in told.get("vectors") or ()], after or None
+
+    def fetched(self, namespace: str, ids: Sequence[str]) -> list[Record]:
+        """Return the records of ids that are there, in the order of the ids; one request."""
+        return self._fetched(namespace, ids)[0]
+
+    def _fetched(self, namespace: str, ids: Sequence[str]) -> tuple[list[Record], int | None]:
+        response = self._read("fetch records", "GET", _fetch_path(namespace, ids))
+        told = self._counted(wire.parse(response.content))
+        found = told.get("vectors") or {}
+        records = [wire.record(found[i], namespace) for i in dict.fromkeys(ids) if i in found]
+        return records, _lsn(response, "x-pinecone-max-indexed-lsn")
+
+    def parts(self, namespace: str, ids: Sequence[str]) -> list[Sequence[str]]:
+        """Cut ids into what one fetch can ask for."""
+        found: list[Sequence[str]] = []
+        start = size = 0
+        for i, one in enumerate(ids):
+            width = len(quote(one, safe="")) + 5
+            if i > start and (i - start >= FETCH_IDS or size + width > FETCH_URL_CHARS):
+                found.append(ids[start:i])
+                start, size = i, 0
+            size += width
+        if start < len(ids):
+            found.append(ids[start:])
+        return found
+
+    def seen(self, namespace: str, ids: Sequence[str]) -> tuple[set[str], int | None]:
+        """Return which ids can be read, and up to which log sequence number the namespace can be."""
+        there: set[str] = set()
+        lsn: int | None = None
+        for part in self.parts(namespace, ids):
+            records, lsn = self._fetched(namespace, part)
+            there.update(r.id for r in records)
+        return there, lsn
+
+    # --- writing --------------------------------------------------------------
+
+    def upsert(self, request: Request) -> int | None:
+        """Send an upsert once; return its log sequence number. Raises TransientError where it may be repeated."""
+        response = self._once("upsert records", "POST", "/vectors/upsert", request.body)
+        told = wire.parse(response.content)
+        if told.get("upsertedCount") != request.records:
+            raise BackendError(
+                f"Pinecone took {told.get('upsertedCount')} of {request.records} records of one request"
+            )
+        self._usage.add(upserts=1, write_units=write_units(request.billed))
+        return _lsn(response, "x-pinecone-request-lsn")
+
+    def delete(self, namespace: str, ids: Sequence[str]) -> int | None:
+        """Remove records; return the log sequence number. A namespace that is not there is no error."""
+        return self._delete(namespace, {"ids": list(ids)})
+
+    def clear(self, namespace: str) -> int | None:
+        """Remove all records of a namespace."""
+        return self._delete(namespace, {"deleteAll": True})
+
+    def _delete(self, namespace: str, what: dict[str, Any]) -> int | None:
+        body = orjson.dumps({**what, **({"namespace": namespace} if namespace else {})})
+        try:
+            response = self._read("delete records", "POST", "/vectors/delete", body)
+        except NotThereError:
+            return None
+        self._usage.add(write_units=WRITE_UNITS_A_REQUEST)
+        return _lsn(response, "x-pinecone-request-lsn")
+
+    def drop(self, namespace: str) -> None:
+        """Remove a namespace with its records. Idempotent; the default one is emptied."""
+        if not namespace:
+            self.clear(namespace)
+            return
+        try:
+            self._read("delete a namespace", "DELETE", f"/namespaces/{quote(namespace, safe='')}")
+        except NotThereError:
+            return
+
+
+def patiently(work: Callable[[], T]) -> T:
+    """Do something until it succeeds, by the one retry loop; an error other than transient is raised at once."""
+    return retry.call(work, recover=_nothing, patience_s=READ_PATIENCE_S)
+
+
+def _nothing() -> None:
+    """Recover from nothing: connections are opened anew by themselves."""
+
+
+def _fetch_path(namespace: str, ids: Sequence[str]) -> str:
+    asking = [("ids", one) for one in ids]
+    if namespace:
+        asking.append(("namespace", namespace))
+    return f"/vectors/fetch?{urlencode(asking, quote_via=quote)}"
+
+
+def _lsn(response: httpx.Response, name: str) -> int | None:
+    text = response.headers.get(name, "")
+    return int(text) if text.isdecimal() else None

@@ -1,0 +1,264 @@
+"""Reading a Pinecone store: namespaces page by page, the sidecar's tables, exact cells put back."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from migrate.backends.pinecone import foreign
+from migrate.backends.pinecone.indexes import Indexes, sidecar_of
+from migrate.backends.pinecone.names import BOOKS, Spot
+from migrate.backends.pinecone.plane import Stats
+from migrate.backends.pinecone.reading import STREAMS, Place, read
+from migrate.backends.pinecone.shape import Shape, beside
+from migrate.backends.pinecone.wire import Record
+from migrate.backends.sidecar import Reading, exists, open_reading
+from migrate.batch import Batch, Cursor, Row
+from migrate.config import PineconeSettings
+from migrate.errors import ConfigError
+from migrate.schema import NotCarried, Table
+
+_KEYS_AT_ONCE = 1000
+
+
+class PineconeSource:
+    """Namespaces and a sidecar as a `Source` (see `migrate.backends.base`).
+
+    Pinecone has no snapshot to read from: records that are written meanwhile may be seen or not.
+    """
+
+    def __init__(self, settings: PineconeSettings) -> None:
+        self._settings = settings
+        self.snapshot = 0
+        self._indexes = Indexes(settings)
+        self._side: Reading | None = None
+        self._spots: dict[str, Spot] = {}
+        self._shapes: dict[str, Shape] = {}
+        self._tables: list[Table] | None = None
+        self._left: list[NotCarried] = []
+        self._stats: dict[str, Stats] = {}
+        where = sidecar_of(settings)
+        if exists(where):
+            self._side = open_reading(where)
+        elif settings.sidecar is not None:
+            raise ConfigError(f"there is no sidecar {where}", hint="check sidecar=")
+
+    def describe(self) -> str:
+        """See `Store.describe`."""
+        return str(self._settings)
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._indexes.close()
+        if self._side is not None:
+            self._side.close()
+
+    def usage(self) -> dict[str, int]:
+        """See `Metered.usage`."""
+        return self._indexes.usage.to_dict()
+
+    # --- tables ---------------------------------------------------------------
+
+    def tables(self) -> list[Table]:
+        """See `Source.tables`: what memlift made as its source had it, all other namespaces as one table."""
+        if self._tables is None:
+            self._tables = self._read_tables()
+        return self._tables
+
+    def _told(self, index: str) -> Stats:
+        if index not in self._stats:
+            self._stats[index] = self._indexes.stats(index)
+        return self._stats[index]
+
+    def _read_tables(self) -> list[Table]:
+        found: list[Table] = []
+        if self._side is not None:
+            for name, place in self._side.places.items():
+                self._spots[name], self._shapes[name] = Spot.parse(place.place), Shape(place.table)
+                found.append(place.table)
+            found += self._side.tables()
+            self._left += self._side.source.not_carried()
+        theirs = self._foreign({t.name for t in found})
+        return [*found, *([theirs] if theirs is not None else [])]
+
+    def _foreign(self, taken: set[str]) -> Table | None:
+        """Return the table of the namespaces that memlift did not make."""
+        indexes, base = self._indexes, self._indexes.base
+        index = indexes.find(base)
+        if index is None:
+            if self._side is None:
+                raise ConfigError(
+                    f"there is no Pinecone index {base!r}", hint="check the name and the API key's project"
+                )
+            return None
+        if index.form is None:
+            return None
+        stats = self._told(base)
+        ours = {spot.namespace for spot in self._spots.values() if spot.index == base}
+        if None in ours:
+            return None
+        strangers = self._without_halves(base, stats, ours)
+        if self._settings.namespace is not None:
+            strangers = [n for n in strangers if n == self._settings.namespace]
+            if not strangers and self._side is None:
+                raise ConfigError(
+                    f"the index has no namespace {self._settings.namespace!r}", hint="check namespace="
+                )
+        if not strangers and self._side is not None:
+            return None
+        name = foreign.table_name(self._settings, taken)
+        table = foreign.describe(name, index.form)
+        self._spots[name], self._shapes[name] = Spot(base, None), Shape(table)
+        return table
+
+    def _without_halves(self, index: str, stats: Stats, ours: set[str | None]) -> list[str]:
+        """Return the namespaces that are whole without a sidecar.
+
+        Raises ConfigError where some are not, and there is no sidecar at all.
+        """
+        marks = self._indexes.marks(index, stats)
+        halves = [m for name, m in marks.items() if name not in ours]
+        if self._settings.namespace is not None:
+            mine = self._settings.namespace
+            halves = [m for m in halves if m.namespace == mine or m.namespace.startswith(f"{mine}:")]
+        for mark in halves:
+            hint = f"name it with sidecar=... (it was {mark.sidecar})"
+            if self._side is None:
+                raise ConfigError(
+                    f"memlift made the namespace {mark.namespace!r} (table {mark.table}), and its sidecar"
+                    " is not here",
+                    hint=hint,
+                )
+            self._left.append(
+                NotCarried(mark.table, f"namespace {mark.namespace!r} was made with another sidecar: {hint}")
+            )
+        return [n for n in sorted(stats.counts) if n not in ours and n not in marks and n != BOOKS]
+
+    def not_carried(self) -> list[NotCarried]:
+        """See `Source.not_carried`."""
+        self.tables()
+        return list(self._left)
+
+    def problems(self) -> list[str]:
+        """See `Source.problems`."""
+        return self._side.source.problems() if self._side is not None else []
+
+    # --- rows -----------------------------------------------------------------
+
+    def _namespaces(self, spot: Spot) -> list[str]:
+        """Return the namespaces of a table, in the order they are read."""
+        if spot.namespace is not None:
+            return [spot.namespace]
+        stats = self._told(spot.index)
+        if self._side is not None and any(Spot.parse(p.place) == spot for p in self._side.places.values()):
+            return [n for n in sorted(stats.counts) if n != BOOKS]
+        ours = {
+            s.namespace for s in self._spots.values() if s.index == spot.index and s.namespace is not None
+        }
+        marked = set(self._indexes.marks(spot.index, stats))
+        found = [n for n in sorted(stats.counts) if n != BOOKS and n not in ours | marked]
+        if self._settings.namespace is not None:
+            found = [n for n in found if n == self._settings.namespace]
+        return found
+
+    def count(self, table: Table) -> int:
+        """See `Source.count`; as far as Pinecone's statistics know it by now."""
+        self.tables()
+        spot = self._spots.get(table.name)
+        if spot is None:
+            return self._beside().source.count(table)
+        self._stats.pop(spot.index, None)
+        counts = self._told(spot.index).counts
+        return sum(counts.get(n, 0) for n in self._namespaces(spot)) + self._count_beside(table.name)
+
+    def _count_beside(self, name: str) -> int:
+        if self._side is None or name not in self._side.places:
+            return 0
+        return self._side.source.count(self._beside_table(name))
+
+    def _beside_table(self, name: str) -> Table:
+        return {t.name: t for t in self._beside().source.tables()}[name]
+
+    def _beside(self) -> Reading:
+        if self._side is None:
+            raise ConfigError("this table is in a sidecar that is not here", hint="name it with sidecar=...")
+        return self._side
+
+    def batches(self, table: Table, *, size: int, after: Cursor = None) -> Iterator[Batch]:
+        """See `Source.batches`. Records come by namespace and ascending id, then the rows kept beside."""
+        self.tables()
+        spot = self._spots.get(table.name)
+        if spot is None:
+            yield from self._beside().source.batches(table, size=size, after=after)
+            return
+        at: dict[str, Any] = after or {}
+        if "beside" not in at:
+            yield from self._records(spot, table, size, at)
+        yield from self._rows_beside(table, size, at.get("beside"))
+
+    def _records(self, spot: Spot, table: Table, size: int, at: dict[str, Any]) -> Iterator[Batch]:
+        if self._indexes.find(spot.index) is None:
+            if spot.index == self._indexes.base and not self._told(spot.index).counts:
+                return
+            raise ConfigError(
+                f"the Pinecone index {spot.index!r} is gone", hint="it was deleted, or is another project's"
+            )
+        plane, begin = self._indexes.plane(spot.index), at.get("namespace", "")
+        for namespace in self._namespaces(spot):
+            if namespace < begin:
+                continue
+            place = Place()
+            if namespace == begin and "after" in at:
+                place = Place(at["after"], at.get("token"))
+            for part in read(plane, namespace, size, place):
+                if part.records:
+                    cursor = {"namespace": namespace, "after": part.place.after, "token": part.place.token}
+                    yield Batch(table, self._rows(table, part.records), cursor)
+
+    def _rows(self, table: Table, records: list[Record]) -> list[Row]:
+        shape = self._shapes[table.name]
+        rows = shape.rows(records, table)
+        return self._side.restored(shape.table, rows, table) if self._side is not None else rows
+
+    def _rows_beside(self, table: Table, size: int, after: Cursor) -> Iterator[Batch]:
+        if self._side is None or table.name not in self._side.places:
+            return
+        full = self._shapes[table.name].table
+        pick = [full.column_names.index(n) for n in table.column_names]
+        whole = pick == list(range(len(full.columns)))
+        for batch in self._side.source.batches(beside(full), size=size, after=after):
+            rows = batch.rows if whole else [tuple(row[i] for i in pick) for row in batch.rows]
+            yield Batch(table, rows, {"beside": batch.cursor})
+
+    # --- a sample -------------------------------------------------------------
+
+    def picked(self, table: Table, keys: Iterable[Row], taken: Callable[[Row], bool]) -> Iterator[list[Row]]:
+        """See `Pickable.picked`: only the records of these keys are fetched."""
+        self.tables()
+        spot = self._spots[table.name]
+        shape = self._shapes[table.name]
+        plane = self._indexes.plane(spot.index) if self._indexes.find(spot.index) is not None else None
+        waiting = iter(keys)
+        with ThreadPoolExecutor(STREAMS, thread_name_prefix="memlift fetch") as pool:
+            while part := list(itertools.islice(waiting, _KEYS_AT_ONCE)):
+                if plane is None:
+                    continue
+                asked: dict[str, list[str]] = {}
+                for key in part:
+                    asked.setdefault(foreign.namespace_of(table, key, spot), []).append(shape.key_id(key))
+                jobs = [
+                    pool.submit(plane.fetched, namespace, some)
+                    for namespace, ids in asked.items()
+                    for some in plane.parts(namespace, ids)
+                ]
+                for job in jobs:
+                    yield self._rows(table, job.result())
+        for batch in self._rows_beside(table, _KEYS_AT_ONCE, None):
+            yield [row for row in batch.rows if taken(row)]
+
+    def can_pick(self, table: Table) -> bool:
+        """See `Pickable.can_pick`: rows without a key have no ids that could be told."""
+        self.tables()
+        return table.name in self._spots and bool(table.key)
