@@ -15,6 +15,7 @@ from migrate.backends.postgres.connect import qualified
 from migrate.backends.postgres.names import fitting, fitting_column, ident, placed, translating
 from migrate.backends.postgres.types import columns_here
 from migrate.errors import BackendError, TransientError
+from migrate.layouts.words import word_columns
 from migrate.schema import Column, Kind, Table
 
 if TYPE_CHECKING:
@@ -141,7 +142,21 @@ def _indexes(target: PostgresTarget, table: Table, standing: set[str]) -> list[S
         elif made is None and column.kind in (Kind.VECTOR, Kind.HALF):
             why = "rows of many dimensions" if column.dim is None else f"{column.dim} dimensions"
             target.note(f"{table.name}.{column.name}: pgvector has no HNSW index for {why}; search is exact")
+    for made in _gin_indexes(target, table):
+        if made[0] not in standing:
+            add(f"index {made[0]}", partial(_plain_index, target, table, *made))
     return found
+
+
+def _gin_indexes(target: PostgresTarget, table: Table) -> list[tuple[str, str]]:
+    """Return the indexes that a search by words and filters on JSON make use of: derived, and carried nowhere."""
+    layout = target.options.layout
+    kept = zip(table.columns, columns_here(table, target.options), strict=True)
+    here = {c.name: (c, there) for c, there in kept if there is not None and there.codec != "bytea"}
+    texts = [name for name in word_columns(table, layout.name if layout else "generic") if name in here]
+    wanted = [ddl.words_index(table, texts, target.server)]
+    wanted += [ddl.json_index(table, column, there, target.server) for column, there in here.values()]
+    return [made for made in wanted if made is not None]
 
 
 def _primary_key(target: PostgresTarget, table: Table, name: str, sql: str, progress: Progress) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from migrate.backends.base import Options
 from migrate.backends.postgres.connect import Server, qualified
@@ -20,6 +20,12 @@ _OPCLASS = {
     Metric.EUCLID: "l2",
     Metric.MANHATTAN: "l1",
 }
+# How words are indexed: without stemming, for an agent's memory is in any language. A tsvector takes 1 MB,
+# and more than that would be an error for the agent that writes it; so words are found up to here.
+WORDS_CONFIG = "simple"
+WORDS_CHARACTERS = 200_000
+# JSON in which filters look for a user, a source, a tag.
+_FILTERED = frozenset({"metadata", "metadata_json", "payload", "properties", "attributes", "tags"})
 _CARRIED_DEFAULT = re.compile(
     r"""(?:'(?:[^']|'')*'|[-+]?\d+(?:\.\d+)?|NULL|TRUE|FALSE|CURRENT_(?:DATE|TIME|TIMESTAMP)|now\(\)
     |gen_random_uuid\(\)|\(?'?[-+]?\d+'?\)?)(?:::[a-z ]+(?:\(\d+(?:,\d+)?\))?(?:\[\])?)?""",
@@ -236,4 +242,41 @@ def vector_index(table: Table, column: Column, here: PgColumn, server: Server) -
     return name, (
         f"CREATE INDEX IF NOT EXISTS {ident(name)} ON {qualified(server.schema, fitting(table.name))}"
         f" USING hnsw ({subject} {opclass})"
+    )
+
+
+def words_name(table: Table) -> str:
+    """Return the name of the index over a table's words."""
+    return constraint_name(table.name, "words_gin")
+
+
+def words_expression(columns: Sequence[str], alias: str = "") -> str:
+    """Return the tsvector of columns, by their names here; the index serves only the very same expression."""
+    at = f"{alias}." if alias else ""
+    text = " || ' ' || ".join(f"coalesce({at}{ident(name)}::text, '')" for name in columns)
+    return f"to_tsvector('{WORDS_CONFIG}'::regconfig, left({text}, {WORDS_CHARACTERS}))"
+
+
+def words_index(table: Table, columns: Sequence[str], server: Server) -> tuple[str, str] | None:
+    """Return the name and the statement of a full-text index; None for a table without words.
+
+    An index over an expression adds no column, so the table is what its source had.
+    """
+    if not columns:
+        return None
+    name, expression = words_name(table), words_expression([fitting_column(c) for c in columns])
+    return name, (
+        f"CREATE INDEX IF NOT EXISTS {ident(name)} ON {qualified(server.schema, fitting(table.name))}"
+        f" USING gin ({expression})"
+    )
+
+
+def json_index(table: Table, column: Column, here: PgColumn, server: Server) -> tuple[str, str] | None:
+    """Return the name and the statement of an index for filters on JSON; None for what is not filtered by."""
+    if here.codec != "jsonb" or column.name not in _FILTERED:
+        return None
+    name = constraint_name(table.name, column.name, "gin")
+    return name, (
+        f"CREATE INDEX IF NOT EXISTS {ident(name)} ON {qualified(server.schema, fitting(table.name))}"
+        f" USING gin ({ident(here.name)} jsonb_path_ops)"
     )

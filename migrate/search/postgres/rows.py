@@ -1,0 +1,83 @@
+"""Rows of Postgres read by where they lie, as the source's cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from migrate.backends.postgres.wire import iso_utc
+from migrate.backends.sqlbooks import Books, restore
+from migrate.batch import Row
+from migrate.fit import whole
+from migrate.schema import Kind, Table, affinity
+from migrate.search.base import Vector
+from migrate.search.postgres.catalog import Relation
+from migrate.search.postgres.queries import column_list
+from migrate.search.postgres.where import ALIAS, Held
+
+Run = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
+"""Runs a statement with `$n` marks and reads its rows in binary form."""
+Place = tuple[int, str]  # relation, ctid
+
+
+def read_rows(
+    run: Run, relation: Relation, table: Table, places: Sequence[Place], books: Books | None
+) -> dict[Place, dict[str, Any]]:
+    """Return the rows at some places, {column: cell}.
+
+    table: with the wanted columns, the key's among them. books: where exact cells are, None where none are.
+    """
+    wanted = [(c, relation.columns[c.name]) for c in table.columns if c.name in relation.columns]
+    held = [there for _, there in wanted]
+    columns = ", ".join(
+        [f"{ALIAS}.tableoid::int8", f"{ALIAS}.ctid::text", *([column_list(held)] if held else [])]
+    )
+    found = run(
+        f"SELECT {columns} FROM {relation.at} {ALIAS} WHERE {ALIAS}.ctid = ANY($1::tid[])",
+        [sorted({ctid for _, ctid in places})],
+    )
+    asked = set(places)
+    at = [(row[0], row[1]) for row in found if (row[0], row[1]) in asked]
+    narrow = table.with_columns(tuple(c for c, _ in wanted))
+    rows = [decoded(narrow, held, row[2:]) for row in found if (row[0], row[1]) in asked]
+    if books is not None and table.key:
+        rows = restore(narrow, rows, lambda keys: _exact(books, table.name, keys))
+    return {
+        place: dict(zip(narrow.column_names, row, strict=True)) for place, row in zip(at, rows, strict=True)
+    }
+
+
+def _exact(books: Books, table: str, keys: list[bytes]) -> list[tuple[bytes, str, bytes]]:
+    marks = ", ".join("?" * len(keys))
+    sql = (
+        f'SELECT key, "column", value FROM {books.at("memlift_exact")} WHERE "table" = ?'
+        f' AND "column" IS NOT NULL AND key IN ({marks})'
+    )
+    return [(bytes(k), str(c), bytes(v)) for k, c, v in books.run(sql, (table, *keys))]
+
+
+def decoded(table: Table, held: Sequence[Held], row: Sequence[Any]) -> Row:
+    """Return a row as the source gives it."""
+    cells = list(row)
+    for i, (column, there) in enumerate(zip(table.columns, held, strict=True)):
+        cell = cells[i]
+        if cell is None:
+            continue
+        if there.codec == "timestamptz":
+            cells[i] = iso_utc(cell)
+        elif isinstance(cell, float) and _may_be_whole(table, column.kind, column.declared) and whole(cell):
+            cells[i] = int(cell)
+    return tuple(cells)
+
+
+def _may_be_whole(table: Table, kind: Kind, declared: str) -> bool:
+    return kind is Kind.REAL and table.dialect == "sqlite" and affinity(declared) == "NUMERIC"
+
+
+def vector(data: bytes | None, there: Held) -> Vector | None:
+    """Return a vector in pgvector's binary form: int16 dim, int16 zero, then big-endian numbers."""
+    if data is None:
+        return None
+    return np.frombuffer(data, ">f2" if there.type == "halfvec" else ">f4", offset=4).astype(np.float32)
