@@ -23,7 +23,7 @@ from typing import Any
 
 from migrate import retry
 from migrate.auditing import audit
-from migrate.backends.base import Fit, Phase, Position, Source, Standing, Step, Target
+from migrate.backends.base import Fit, Metered, Phase, Position, Source, Standing, Step, Target
 from migrate.errors import (
     BackendError,
     ConfigError,
@@ -38,6 +38,7 @@ from migrate.plan import Plan, table_same_as
 from migrate.readahead import ReadAhead
 from migrate.reconcile import mend
 from migrate.report import Observer, Progress, Report
+from migrate.sampling import compare_sample
 from migrate.schema import Table
 from migrate.verify import Marked, Outcome, compare, compare_counts
 
@@ -114,6 +115,9 @@ class Run:
             raise
         finally:
             self.progress.set(duration_ms=round((time.monotonic() - started) * 1000))
+            for store in (self.source, self.target):
+                if isinstance(store, Metered):
+                    self.progress.used(store.usage())
 
     def report(self) -> Report:
         """Return the report as it stands."""
@@ -333,17 +337,13 @@ class Run:
 
             if self.choices.verify == "counts" and marked is None:
                 return compare_counts(self.source, reader, table, there)
-            return compare(
-                self.source,
-                reader,
-                table,
-                there,
-                size=self.choices.batch_size,
-                marked=marked,
-                sample=sample,
-                progress=seen,
-            )
+            size = self.choices.batch_size
+            if sample:
+                return compare_sample(self.source, reader, table, there, size=size, progress=seen)
+            return compare(self.source, reader, table, there, size=size, marked=marked, progress=seen)
         finally:
+            if isinstance(reader, Metered):
+                self.progress.used(reader.usage())
             reader.close()
 
     def _mend(self, table: Table, *, owned: bool) -> Outcome | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -74,6 +75,8 @@ class TableReport:
 class Report:
     """A run, whole or broken off. `verified` is True only when the asked check ran on every table
     and found no difference.
+
+    usage: what a service has counted that charges for its use (requests, bytes, units); empty elsewhere.
     """
 
     source: str
@@ -92,6 +95,7 @@ class Report:
     quarantine: str | None = None
     not_carried: tuple[dict[str, Any], ...] = ()
     estimate: dict[str, Any] = field(default_factory=dict)
+    usage: dict[str, int] = field(default_factory=dict)
     search: dict[str, Any] | None = None
 
     @property
@@ -130,6 +134,13 @@ class Progress:
         """Add to numbers of one table's report."""
         old = self.table(name)
         self.table(name, **{k: getattr(old, k) + v for k, v in amounts.items()})
+
+    def used(self, amounts: Mapping[str, int]) -> None:
+        """Add to what a service has counted."""
+        known = self.report.usage
+        self.report = replace(
+            self.report, usage={**known, **{k: known.get(k, 0) + n for k, n in amounts.items()}}
+        )
 
     def warn(self, *texts: str) -> None:
         """Add warnings."""

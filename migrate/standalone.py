@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from migrate.backends.base import Source
+from migrate.backends.base import Metered, Source
 from migrate.layouts.base import Layout, Reading, Wishes
 from migrate.report import Observer, Progress, Report
+from migrate.sampling import compare_sample
 from migrate.verify import compare, compare_counts
 
 Understand = Callable[[Source, Wishes], tuple[Layout, Reading]]
@@ -40,14 +41,8 @@ def compare_stores(
             outcome = compare_counts(left, right, table, there)
         else:
             total = left.count(table)
-            outcome = compare(
-                left,
-                right,
-                table,
-                there,
-                sample=mode == "sample",
-                progress=partial(_seen, observer, table.name, total),
-            )
+            how = compare_sample if mode == "sample" else compare
+            outcome = how(left, right, table, there, progress=partial(_seen, observer, table.name, total))
         progress.table(
             table.name,
             rows_source=outcome.rows_source,
@@ -59,6 +54,9 @@ def compare_stores(
             differences=outcome.to_dict(),
         )
     progress.warn(*(f"table {name!r} is only in the target" for name in theirs))
+    for store in (left, right):
+        if isinstance(store, Metered):
+            progress.used(store.usage())
     report = progress.current()
     progress.set(duration_ms=round((time.monotonic() - started) * 1000))
     progress.set(errors=tuple(errors), verified=not errors and all(t.verified for t in report.tables))

@@ -49,6 +49,12 @@ class Outcome:
         """Whether no difference was found."""
         return not (self.missing or self.extra or self.different)
 
+    def count_the_rest(self) -> None:
+        """Count the rows that a sample did not name, by the numbers of all rows."""
+        gap = self.rows_source - self.rows_target - (self.missing - self.extra)
+        self.missing += max(gap, 0)
+        self.extra += max(-gap, 0)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the differences as a report has them."""
         return {
@@ -141,18 +147,16 @@ def compare(
     """
     started = time.monotonic()
     outcome, ledger = Outcome(), Ledger()
-    pick = _pick(table, there)
+    pick = order_of(table, there)
     left, right = _Reader(source, table, None, size), _Reader(target, there, pick, size)
     try:
         matcher = _Matcher(table, ledger, outcome, sample=sample)
         for a, b in _side_by_side(iter(left), iter(right)):
             matcher.take(a, b)
             progress(outcome.rows_source)
-        _classify(table, ledger, outcome, marked)
+        classify(table, ledger, outcome, marked)
         if sample:  # the rows outside the sample are still counted
-            gap = outcome.rows_source - outcome.rows_target - (outcome.missing - outcome.extra)
-            outcome.missing += max(gap, 0)
-            outcome.extra += max(-gap, 0)
+            outcome.count_the_rest()
     finally:
         left.close()
         right.close()
@@ -161,7 +165,7 @@ def compare(
     return outcome
 
 
-def _pick(table: Table, there: Table) -> tuple[int, ...] | None:
+def order_of(table: Table, there: Table) -> tuple[int, ...] | None:
     """Return where the source's columns stand in the target's rows; None where they are the same."""
     names = there.column_names
     absent = [n for n in table.column_names if n not in names]
@@ -258,7 +262,7 @@ class _Matcher:
         return values.column_digests(self._kinds, row)
 
 
-def _classify(table: Table, ledger: Ledger, outcome: Outcome, marked: Marked | None) -> None:
+def classify(table: Table, ledger: Ledger, outcome: Outcome, marked: Marked | None) -> None:
     """Name what the ledger could not match: missing, extra or different rows."""
     for found in ledger.differences():
         pairs = min(len(found.left), len(found.right))

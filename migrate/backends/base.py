@@ -13,7 +13,7 @@ place, and imports neither the engine nor another backend.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
@@ -26,9 +26,11 @@ from migrate.schema import NotCarried, Table
 __all__ = [
     "Fit",
     "Judge",
+    "Metered",
     "Options",
     "Packer",
     "Phase",
+    "Pickable",
     "Position",
     "Source",
     "Standing",
@@ -148,6 +150,34 @@ class Source(Store, Protocol):
         Exact cells kept by an earlier run are put back. Raises RecordError for
         a row that cannot be read (a damaged page).
         """
+        ...
+
+
+@runtime_checkable
+class Pickable(Protocol):
+    """A source that can give some rows by key, for less than all of them."""
+
+    def can_pick(self, table: Table) -> bool:
+        """Whether rows of this table can be picked."""
+        ...
+
+    def picked(
+        self, table: Table, keys: Iterable[Row], taken: Callable[[Row], bool]
+    ) -> Iterator[list[Row]]:
+        """Yield the rows of these keys that are there, in any order, each once.
+
+        keys:  cells in `table.key` order; the iterable is read to its end.
+        taken: tells the same rows by themselves, for those that cost nothing to read.
+        """
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A store whose service counts requests and charges for units."""
+
+    def usage(self) -> dict[str, int]:
+        """Return what was used since it was opened: requests, bytes, units by their names."""
         ...
 
 
