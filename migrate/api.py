@@ -27,7 +27,10 @@ from migrate.verify import MODES
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Everything a run can be told, with the defaults of the public contract."""
+    """Everything a run can be told, with the defaults of the public contract.
+
+    verify: None leaves it to the stores: "full", and "sample" where reading one of them costs money.
+    """
 
     batch_size: int = 1000
     dry_run: bool = False
@@ -35,7 +38,7 @@ class Request:
     exclude: Sequence[str] = ()
     where_tenant: str | None = None
     workers: int = 1
-    verify: str = "full"
+    verify: str | None = None
     on_misfit: str = "fail"
     restart: bool = False
     update: bool = False
@@ -59,13 +62,14 @@ class Request:
             if isinstance(names, str):
                 raise ConfigError(f"{name} is a list of names", hint=f"{name}=[{names!r}]")
         for name, value, allowed in (
-            ("verify", self.verify, MODES),
+            ("verify", self.verify, (None, *MODES)),
             ("on_misfit", self.on_misfit, ("fail", "quarantine")),
             ("index", self.index, ("auto", "none", "hnsw")),
             ("json", self.json, ("jsonb", "text")),
         ):
             if value not in allowed:
-                raise ConfigError(f"{name} cannot be {value!r}", hint=f"one of {', '.join(allowed)}")
+                choices = ", ".join(a for a in allowed if a is not None)
+                raise ConfigError(f"{name} cannot be {value!r}", hint=f"one of {choices}")
         if self.auto_setup not in (False, True, "docker", "embedded"):
             raise ConfigError(f"auto_setup cannot be {self.auto_setup!r}", hint="True, docker or embedded")
 
@@ -207,7 +211,7 @@ def run(
         migration = Run(
             opened,
             plan,
-            _choices(request),
+            _choices(request, verify_mode(request.verify, source, target)),
             target=store,
             open_reader=lambda: module.source(goal),
             fit=store.fit if isinstance(store, Judge) else lambda table: module.fit(table, options),
@@ -257,7 +261,7 @@ def audit(
         migration = Run(
             opened,
             plan,
-            _choices(request),
+            _choices(request, verify_mode(request.verify, source)),
             target=strict,  # type: ignore[arg-type]  # a dry run only looks at it
             open_reader=lambda: opened,
             fit=strict.fit,
@@ -267,11 +271,19 @@ def audit(
         return estimated(_reported(migration), None)
 
 
-def _choices(request: Request) -> Choices:
+def verify_mode(asked: str | None, *endpoints: Endpoint) -> str:
+    """Return how stores are compared: as asked, else as the dearest of them has it (a module's `VERIFY`)."""
+    if asked is not None:
+        return asked
+    modules = [backends.load(config.parse(endpoint).type) for endpoint in endpoints]
+    return next((m.VERIFY for m in modules if hasattr(m, "VERIFY")), "full")
+
+
+def _choices(request: Request, verify: str) -> Choices:
     return Choices(
         batch_size=request.batch_size,
         dry_run=request.dry_run,
-        verify=request.verify,
+        verify=verify,
         on_misfit=request.on_misfit,
         restart=request.restart,
         update=request.update,
@@ -302,7 +314,7 @@ def migrate(
     source, target: URL, path, dict or settings (see the README's table).
     on_progress:    called with (done, total, table) after each commit.
     options:        the fields of `Request`: batch_size, dry_run, tables, workers,
-                    verify ("full", "sample", "counts", "none"), on_misfit ("fail",
+                    verify ("full", "sample", "counts", "none"; for Pinecone a sample unless told), on_misfit ("fail",
                     "quarantine"), restart, update, mirror, index ("auto", "none",
                     "hnsw"), auto_setup (True, "docker", "embedded"), exclude, json, ...
 
@@ -339,11 +351,15 @@ class MigrationEngine:
 
 
 def verify(
-    source: Endpoint, target: Endpoint, *, mode: str = "full", observer: Observer | None = None
+    source: Endpoint, target: Endpoint, *, mode: str | None = None, observer: Observer | None = None
 ) -> Report:
-    """Compare two stores row by row, changing nothing. Raises VerifyError where they differ."""
+    """Compare two stores row by row, changing nothing. Raises VerifyError where they differ.
+
+    mode: "full", "sample" or "counts"; None: full, and a sample where reading a store costs money.
+    """
     from migrate.standalone import compare_stores
 
+    mode = verify_mode(mode, source, target)
     if mode not in MODES or mode == "none":
         raise ConfigError(f"verify mode cannot be {mode!r}", hint="full, sample or counts")
     with Reach(observer or Silent()) as reach:

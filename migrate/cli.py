@@ -233,8 +233,7 @@ def _migrate(commands: Any) -> None:
     command.add_argument(
         "--verify",
         choices=("full", "sample", "counts", "none"),
-        default="full",
-        help="default: full, every row",
+        help="default: full, every row; sample where a store is Pinecone",
     )
     command.add_argument(
         "--on-misfit",
@@ -289,7 +288,11 @@ def _verify(commands: Any) -> None:
     command.add_argument("source", metavar="SOURCE")
     command.add_argument("target", metavar="TARGET")
     _output(command)
-    command.add_argument("--mode", choices=("full", "sample", "counts"), default="full")
+    command.add_argument(
+        "--mode",
+        choices=("full", "sample", "counts"),
+        help="default: full, every row; sample where a store is Pinecone",
+    )
 
 
 def _undo(commands: Any) -> None:

@@ -27,6 +27,9 @@ def report_text(report: Report, page: Page, *, error: str | None = None) -> str:
         lines += page.wrapped(f"note: {text}", "  ")
     for text in report.warnings:
         lines += [page.paint(line, "yellow") for line in page.wrapped(f"warning: {text}", "  ")]
+    if report.usage:
+        used = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in report.usage.items() if n)
+        lines += page.wrapped(f"used: {used}", "  ")
     if report.quarantine:
         lines += page.wrapped(f"exact values of cells that did not fit are kept in {report.quarantine}", "  ")
     return "\n".join(lines).rstrip()
@@ -187,12 +190,19 @@ def _summary(report: Report, page: Page) -> list[str]:
     return [*page.wrapped("; ".join(parts)), _verdict(report, page)]
 
 
-_HOW = {"full": "every row compared", "sample": "a sample of rows compared", "counts": "rows counted"}
+_HOW = {"full": "every row compared", "counts": "rows counted"}
+
+
+def _how(report: Report) -> str:
+    if report.verify_mode != "sample":
+        return _HOW.get(report.verify_mode, "")
+    checked = sum(t.rows_checked for t in report.tables)
+    return f"a sample of {checked:,} of {count_text(report.total_rows, 'row')} compared"
 
 
 def _verdict(report: Report, page: Page) -> str:
     if report.verified:
-        return page.paint(f"verified: {_HOW.get(report.verify_mode, '')}, no difference", "green")
+        return page.paint(f"verified: {_how(report)}, no difference", "green")
     if report.differs:
         return page.paint(f"not verified: {count_text(report.differs, 'row differs', 'rows differ')}", "red")
     return page.paint("not verified", "yellow")

@@ -161,9 +161,7 @@ class Pickable(Protocol):
         """Whether rows of this table can be picked."""
         ...
 
-    def picked(
-        self, table: Table, keys: Iterable[Row], taken: Callable[[Row], bool]
-    ) -> Iterator[list[Row]]:
+    def picked(self, table: Table, keys: Iterable[Row], taken: Callable[[Row], bool]) -> Iterator[list[Row]]:
         """Yield the rows of these keys that are there, in any order, each once.
 
         keys:  cells in `table.key` order; the iterable is read to its end.

@@ -18,7 +18,9 @@ from migrate.config import PineconeSettings
 from migrate.fit import Fit
 from migrate.schema import Table
 
-__all__ = ["fit", "source", "target"]
+__all__ = ["VERIFY", "fit", "source", "target"]
+
+VERIFY = "sample"  # where nobody says otherwise: reading all records back costs read units
 
 
 def source(settings: PineconeSettings) -> PineconeSource:
