@@ -180,7 +180,10 @@ def _prepared(reach: Reach, source: Endpoint, goal: str, request: Request) -> tu
         tuple(reading.not_carried),
         tuple(reading.notes),
     )
-    return opened, plan, Options(request.json, request.index, request.into_existing, layout, request.workers)
+    options = Options(
+        request.json, request.index, request.into_existing, layout, request.workers, request.dry_run
+    )
+    return opened, plan, options
 
 
 def run(

@@ -22,8 +22,6 @@ import struct
 import uuid
 from array import array
 from collections.abc import Iterable, Sequence
-from itertools import chain, compress, repeat
-from operator import is_
 from typing import Any
 
 import xxhash
@@ -63,6 +61,7 @@ _FORMS = {  # what the payload of a value must look like
 }
 _head = struct.Struct(">BI").pack
 _real = struct.Struct(">d")
+_LIKE_ONLY_THEIR_OWN = frozenset({str, bytes, type(None)})  # never equal to a value of another type
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -259,14 +258,17 @@ def surely_same(a: list[Row], b: list[Row]) -> bool:
     """
     if a != b:
         return False
-    types = list(map(type, chain.from_iterable(a)))
-    if types != list(map(type, chain.from_iterable(b))):
-        return False
-    if float not in types:
-        return True
-    real = list(map(is_, types, repeat(float)))
-    left, right = (array("d", compress(chain.from_iterable(rows), real)) for rows in (a, b))
-    return left.tobytes() == right.tobytes()
+    for left, right in zip(zip(*a, strict=True), zip(*b, strict=True), strict=True):
+        types = set(map(type, left))
+        if types <= _LIKE_ONLY_THEIR_OWN:
+            continue
+        if len(types) > 1 or set(map(type, right)) != types:
+            if list(map(type, left)) != list(map(type, right)):
+                return False
+            left, right = (tuple(c for c in cells if type(c) is float) for cells in (left, right))
+        if float in types and array("d", left).tobytes() != array("d", right).tobytes():
+            return False
+    return True
 
 
 def column_digests(kinds: Sequence[Kind], row: Row) -> bytes:

@@ -49,6 +49,7 @@ class Options:
     into_existing: write into tables that memlift did not make, after checking their columns.
     layout: the framework whose own DDL a store may use.
     workers: how many processes a server may use to build one index; 1 leaves it to the server.
+    dry_run: the target is only looked at; nothing at all may change there.
     """
 
     json: str = "jsonb"
@@ -56,6 +57,7 @@ class Options:
     into_existing: bool = False
     layout: Layout | None = None
     workers: int = 1
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
