@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from migrate import values
 from migrate.backends.sqlite.names import rowid_name, translating
 from migrate.backends.sqlite.opening import open_source
 from migrate.backends.sqlite.source import SqliteSource
+from migrate.errors import BackendError, TransientError
 from migrate.schema import Table
 from migrate.search.base import Searched
 from migrate.search.shape import searched_tables
@@ -56,7 +58,7 @@ class Reading:
 
     path: Path
     connection: sqlite3.Connection
-    state: Hashable | None
+    state: str | None
     utf8: bool
     places: dict[str, Place]
 
@@ -70,7 +72,7 @@ class _Meaning:
     searched: tuple[Searched, ...]
     places: dict[str, Place]
     schema: tuple[int, int, int]
-    state: Hashable | None
+    state: str | None
     at: float
 
 
@@ -93,7 +95,11 @@ class SqliteFile:
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:
-        """Open the file for one query. Raises ConfigError where it cannot be read."""
+        """Open the file for one query.
+
+        Raises ConfigError where it cannot be read, TransientError where it was
+        written to meanwhile and the query is worth another try.
+        """
         with closing(open_source(self._path)) as opened:
             connection = opened.connection
             with translating("read the schema", file=str(self._path)):
@@ -102,8 +108,12 @@ class SqliteFile:
             place = self._path.stat()
             meaning = self._understood((place.st_dev, place.st_ino, schema), opened.state)
             where.register(connection)
+            connection.text_factory = values.bytes_text
             yield Reading(self._path, connection, opened.state, encoding == "UTF-8", meaning.places)
-            opened.check()
+            try:
+                opened.check()
+            except BackendError as exc:
+                raise TransientError(exc.message, hint=exc.hint, **exc.where) from exc
 
     @property
     def _meaning(self) -> _Meaning:
@@ -111,7 +121,7 @@ class SqliteFile:
             raise RuntimeError("asked for before the file was read")
         return self._known
 
-    def _understood(self, schema: tuple[int, int, int], state: Hashable | None) -> _Meaning:
+    def _understood(self, schema: tuple[int, int, int], state: str | None) -> _Meaning:
         """Return what the tables mean, looking again where the file may have changed it."""
         known = self._known
         fresh = known is not None and known.schema == schema
