@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from migrate import backends, config, layouts
 from migrate.autosetup import ready_target
@@ -23,6 +23,9 @@ from migrate.schema import Table
 from migrate.strictest import Strict
 from migrate.tenants import OneTenant
 from migrate.verify import MODES
+
+if TYPE_CHECKING:
+    from migrate.search.parity import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Request:
     into_existing: bool = False
     auto_setup: bool | str = False
     backup: str | None = None
+    check_search: bool | Wanted = False
 
     def check(self) -> None:
         """Raise ConfigError for a value that no run can use."""
@@ -72,6 +76,11 @@ class Request:
                 raise ConfigError(f"{name} cannot be {value!r}", hint=f"one of {choices}")
         if self.auto_setup not in (False, True, "docker", "embedded"):
             raise ConfigError(f"auto_setup cannot be {self.auto_setup!r}", hint="True, docker or embedded")
+        if self.check_search and self.upgrade:
+            raise ConfigError(
+                "search cannot be compared across an upgrade: its tables have other keys",
+                hint="migrate without check_search, or upgrade first",
+            )
 
 
 @dataclass(slots=True)
@@ -198,10 +207,25 @@ def run(
     """Migrate, or only audit where `request.dry_run`. Raises a MigrateError with `.report` where it can."""
     request.check()
     watching = observer or Silent()
+    how = request.auto_setup or config.wants_auto_setup(target)
+    if how:
+        target = ready_target(target, how, watching.say, dry_run=request.dry_run)
+    wanted = _wanted(request.check_search)
+    report = _run(source, target, request, watching, on_progress, stop)
+    if wanted is None or request.dry_run:
+        return report
+    return _searched(report, source, target, _of_run(wanted, request, report), watching)
+
+
+def _run(
+    source: Endpoint,
+    target: Endpoint,
+    request: Request,
+    watching: Observer,
+    on_progress: OnProgress | None,
+    stop: Event | None,
+) -> Report:
     with Reach(watching) as reach:
-        how = request.auto_setup or config.wants_auto_setup(target)
-        if how:
-            target = ready_target(target, how, watching.say, dry_run=request.dry_run)
         goal = config.parse(target)
         module = backends.load(goal.type)
         opened, plan, options = _prepared(reach, source, str(goal), request)
@@ -223,6 +247,27 @@ def run(
             stop=stop,
         )
         return _reported(migration)
+
+
+def _of_run(wanted: Wanted, request: Request, report: Report) -> Wanted:
+    """Return a check of search for the tables and the tenant that a migration has moved."""
+    return replace(
+        wanted,
+        indexed=wanted.indexed and request.index != "none",
+        tables=frozenset(t.name for t in report.tables),
+        tenant=request.where_tenant,
+    )
+
+
+def _searched(
+    report: Report, source: Endpoint, target: Endpoint, wanted: Wanted, observer: Observer
+) -> Report:
+    """Check search and return the report with it. Raises VerifyError where the target finds something else."""
+    from migrate.search.parity.stores import refuse_where_it_failed, with_search
+
+    report = with_search(report, source, target, wanted, observer)
+    refuse_where_it_failed(report)
+    return report
 
 
 def _back_up(request: Request, source: Endpoint, goal: Settings) -> None:
@@ -319,7 +364,8 @@ def migrate(
     options:        the fields of `Request`: batch_size, dry_run, tables, workers,
                     verify ("full", "sample", "counts", "none"; for Pinecone a sample unless told), on_misfit ("fail",
                     "quarantine"), restart, update, mirror, index ("auto", "none",
-                    "hnsw"), auto_setup (True, "docker", "embedded"), exclude, json, ...
+                    "hnsw"), auto_setup (True, "docker", "embedded"), exclude, json,
+                    check_search (True, or a `migrate.search.parity.Wanted`), ...
 
     Running it again goes on where an earlier run was broken off, or adds what
     is missing. Raises `migrate.errors.MigrateError`; the partial report is on
@@ -354,28 +400,56 @@ class MigrationEngine:
 
 
 def verify(
-    source: Endpoint, target: Endpoint, *, mode: str | None = None, observer: Observer | None = None
+    source: Endpoint,
+    target: Endpoint,
+    *,
+    mode: str = "full",
+    search: bool | Wanted = False,
+    observer: Observer | None = None,
 ) -> Report:
-    """Compare two stores row by row, changing nothing. Raises VerifyError where they differ.
+    """Compare two stores row by row, and how they are searched where asked, changing nothing.
 
-    mode: "full", "sample" or "counts"; None: full, and a sample where reading a store costs money.
+    mode: "full", "sample", "counts", or, with `search`, "none". Raises VerifyError where they differ.
     """
     from migrate.standalone import compare_stores
 
-    mode = verify_mode(mode, source, target)
-    if mode not in MODES or mode == "none":
+    if mode not in MODES or (mode == "none" and not search):
         raise ConfigError(f"verify mode cannot be {mode!r}", hint="full, sample or counts")
-    with Reach(observer or Silent()) as reach:
-        left = reach.source(reach.settings(source, create=False))
-        right = reach.source(reach.settings(target, create=False))
-        report = compare_stores(left, right, understand, mode, observer or Silent())
-    if not report.verified:
+    watching = observer or Silent()
+    wanted = _wanted(search)
+    if mode == "none":
+        report = Report(str(config.parse(source)), str(config.parse(target)), verify_mode=mode)
+    else:
+        with Reach(watching) as reach:
+            left = reach.source(reach.settings(source, create=False))
+            right = reach.source(reach.settings(target, create=False))
+            report = compare_stores(left, right, understand, mode, watching)
+    if wanted is not None:
+        from migrate.search.parity.stores import with_search
+
+        report = with_search(report, source, target, wanted, watching)
+    if mode != "none" and not report.verified:
         error = VerifyError(
             "the two stores differ", hint="see the differences above; memlift migrate --update"
         )
         error.report = report
         raise error
+    if wanted is not None:
+        from migrate.search.parity.stores import refuse_where_it_failed
+
+        refuse_where_it_failed(report)
     return report
+
+
+def _wanted(search: bool | Wanted) -> Wanted | None:
+    """Return the check of search that is asked for, None where none is. Raises ConfigError for a wrong one."""
+    if not search:
+        return None
+    from migrate.search.parity import Wanted
+
+    wanted = Wanted() if isinstance(search, bool) else search
+    wanted.check()
+    return wanted
 
 
 def undo(target: Endpoint) -> list[str]:

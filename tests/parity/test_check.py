@@ -96,7 +96,10 @@ def test_what_is_wrong_with_an_index_fails_the_check_unless_none_was_wanted(stat
 
 
 def test_a_table_without_an_index_is_healthy_where_its_store_says_nothing() -> None:
-    assert problems_of(Health(None, None, None, 80), notes()) == []
+    assert problems_of(Health(None, None, None, 80), notes(), SMALL) == []
+    always = replace(SMALL, always_indexed=True)
+    assert problems_of(Health(None, None, None, 80), notes(), always) == ["there is no vector index"]
+    assert problems_of(Health(None, None, None, 0), notes(), always) == []
 
 
 def test_a_filter_that_lets_other_rows_through_is_found_and_named() -> None:
@@ -227,6 +230,13 @@ def test_zero_vectors_are_never_asked_for_where_directions_are_compared() -> Non
     target = FakeStore(notes(), mine)
     assert compared(target, source=FakeStore(notes(), mine)).passed
     assert all(q.vector.any() for q in target.asked if q.vector is not None)
+
+
+def test_a_migration_of_one_tenant_is_compared_with_that_tenants_rows() -> None:
+    theirs = FakeStore(notes(), [row for row in rows(80) if row["agent_id"] == "ada"])
+    assert not compared(theirs).passed
+    assert compared(theirs, replace(SMALL, tenant="ada")).passed
+    assert compared(theirs, replace(SMALL, tables=frozenset({"others"}))).tables == ()
 
 
 def test_given_vectors_are_asked_and_wrong_ones_refused() -> None:

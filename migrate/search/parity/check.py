@@ -25,6 +25,7 @@ _FILTERS = 24  # a table
 _FILTERED_K = 100  # so deep are filtered results compared
 _WORDS = 20  # keyword queries a table
 _WORD = re.compile(r"[^\W\d_]{4,}")
+_MOST_DIMENSIONS = 4000  # that pgvector's HNSW takes, as float16
 _LISTED = 10  # filters with different results that a report names
 
 Scores = dict[bytes, float]
@@ -40,7 +41,7 @@ def check(
     wanted = wanted or Wanted()
     wanted.check()
     theirs = {s.name: s for s in target.tables()}
-    mine = list(source.tables())
+    mine = [s for s in source.tables() if wanted.tables is None or s.name in wanted.tables]
     _check_given(wanted, mine)
     tables: list[TableParity] = []
     spent: dict[str, list[float]] = {"source": [], "target": []}
@@ -167,7 +168,7 @@ class _Table:
                 "vectors": health.vectors,
             },
             how=found.how,
-            problems=tuple(problems_of(health, self._mine)) if self._wanted.indexed else (),
+            problems=tuple(problems_of(health, self._mine, self._wanted)),
             notes=tuple(found.notes),
         )
 
@@ -192,7 +193,14 @@ class _Table:
     def _one(self, vector: Vector, *, warm: bool) -> dict[Key, Mapping[str, Any]]:
         """Ask both stores for the neighbours of one vector; return the metadata of the true ones by key."""
         k = self._wanted.k
-        query = Query(Mode.VECTOR, vector=vector, k=k, where=self._where(self._mine), rows=False)
+        query = Query(
+            Mode.VECTOR,
+            vector=vector,
+            k=k,
+            where=self._where(self._mine),
+            tenant=self._wanted.tenant,
+            rows=False,
+        )
         truth = self._source.search(self._mine, replace(query, exact=True, rows=True))
         plain, took = _timed(self._source, self._mine, query)
         query = replace(query, where=self._where(self._theirs))
@@ -257,7 +265,7 @@ class _Table:
         made = filters_from(rows, self._mine.table, _FILTERS, self._rng)
         for n, one in enumerate([*given, *made]):
             self._filtered(queries[n % len(queries)], one)
-        if self._mine.tenant is not None:
+        if self._mine.tenant is not None and self._wanted.tenant is None:
             tenants = [row[self._mine.tenant] for row in rows if row.get(self._mine.tenant) is not None]
             if tenants:
                 self._filtered(queries[0], None, str(self._rng.choice(tenants)))
@@ -271,6 +279,7 @@ class _Table:
 
     def _filtered(self, vector: Vector, given: Json | None, tenant: str | None = None) -> None:
         """Compare what one filter lets through: every row of it, and then its nearest through the index."""
+        tenant = tenant or self._wanted.tenant
         more = parse(given) if given is not None else None
         query = Query(Mode.VECTOR, vector=vector, k=_FILTERED_K, tenant=tenant, exact=True, rows=False)
         truth = self._source.search(self._mine, replace(query, where=self._where(self._mine, more)))
@@ -317,7 +326,7 @@ class _Table:
             return told
         shares = []
         for word in self._words():
-            query = Query(Mode.KEYWORD, text=word, k=self._wanted.k, rows=False)
+            query = Query(Mode.KEYWORD, text=word, k=self._wanted.k, tenant=self._wanted.tenant, rows=False)
             mine = self._source.search(self._mine, replace(query, where=self._where(self._mine)))
             theirs = self._target.search(self._theirs, replace(query, where=self._where(self._theirs)))
             shares.append(
@@ -344,11 +353,16 @@ def _timed(store: Searchable, searched: Searched, query: Query) -> tuple[Answer,
     return answer, time.perf_counter() - started
 
 
-def problems_of(health: Health, searched: Searched) -> list[str]:
+def problems_of(health: Health, searched: Searched, wanted: Wanted) -> list[str]:
     """Return what is wrong with a table's index: what its store says, or what the figures say."""
+    if not wanted.indexed:
+        return []
     if health.problems:
         return list(health.problems)
     found = []
+    dim = (searched.vector.dim if searched.vector is not None else None) or 0
+    if health.index is None and wanted.always_indexed and health.vectors and dim <= _MOST_DIMENSIONS:
+        found.append("there is no vector index")
     if health.index is not None and health.metric is not None and health.metric is not searched.metric:
         found.append(f"the index compares by {health.metric}, the vectors are compared by {searched.metric}")
     covered, there = health.covered, health.vectors

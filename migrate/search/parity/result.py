@@ -50,7 +50,10 @@ class Wanted:
     queries: a table, half of them vectors of the source, half such vectors with noise.
     vectors: more queries, for the tables of their dimension.
     filters: more filters, as parsed JSON, for the tables that have their columns.
-    indexed: whether the target was to have vector indexes; then a missing one is a failure.
+    indexed: whether the target was to have vector indexes; then what is wrong with one is a failure.
+    always_indexed: the target's kind of store gets one however few vectors there are.
+    tables:  only these, by name; None is all.
+    tenant:  only rows of this tenant, as in a migration of one.
     """
 
     queries: int = 50
@@ -59,6 +62,9 @@ class Wanted:
     filters: tuple[dict[str, Any], ...] = ()
     thresholds: Thresholds = field(default_factory=Thresholds)
     indexed: bool = True
+    always_indexed: bool = False
+    tables: frozenset[str] | None = None
+    tenant: str | None = None
     seed: int = 1
 
     def check(self) -> None:

@@ -1,0 +1,59 @@
+"""Checking search between two stores by their addresses."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+
+from migrate.api import Reach
+from migrate.config import Endpoint, Settings
+from migrate.errors import MigrateError, VerifyError
+from migrate.report import Observer, Report
+from migrate.search import open_searchable
+from migrate.search.base import Means
+from migrate.search.parity.check import check
+from migrate.search.parity.result import Parity, Wanted
+
+
+def check_stores(source: Endpoint, target: Endpoint, wanted: Wanted, observer: Observer) -> Parity:
+    """Open two stores and compare how they are searched. See `check`."""
+    wanted.check()
+    with Reach(observer) as reach:
+        mine, theirs = (reach.settings(one, create=False) for one in (source, target))
+        # Nothing is put beside a source: where it has no index of its own it is asked exactly.
+        with (
+            closing(open_searchable(mine, Means(hnsw=False, say=observer.say))) as asked,
+            closing(open_searchable(theirs, Means(say=observer.say))) as judged,
+        ):
+            return check(asked, judged, replace(wanted, always_indexed=_always(theirs)), observer)
+
+
+def _always(settings: Settings) -> bool:
+    """Whether memlift builds a vector index in such a store however few vectors there are."""
+    return settings.type == "postgres"
+
+
+def with_search(
+    report: Report, source: Endpoint, target: Endpoint, wanted: Wanted, observer: Observer
+) -> Report:
+    """Return a report with `search` filled in. A check that could not be made raises with the report."""
+    try:
+        parity = check_stores(source, target, wanted, observer)
+    except MigrateError as exc:
+        exc.report = report
+        raise
+    return replace(report, search=parity.to_dict())
+
+
+def refuse_where_it_failed(report: Report) -> None:
+    """Raise VerifyError, with the report, where search was checked and does not find the same."""
+    if report.search is None or report.search["passed"]:
+        return
+    failures = report.search["failures"]
+    more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+    error = VerifyError(
+        f"search in the target does not find the same: {failures[0]}{more}",
+        hint="the report has each table's figures; a missing or half-built index: run memlift migrate again",
+    )
+    error.report = report
+    raise error

@@ -1,0 +1,42 @@
+"""Query vectors in files: JSON arrays of numbers, and numpy's `.npy`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from migrate.errors import ConfigError
+from migrate.search.base import Vector
+
+_HINT = "a JSON array of numbers (or of such arrays), or a .npy file of numbers"
+MOST_BYTES = 64 * 2**20  # a thousand vectors of 1536 numbers are 30 MB of JSON
+
+
+def read_vectors(path: str | Path) -> list[Vector]:
+    """Return the vectors of a file, (dim,) float32 each: one, or one for each row of a matrix.
+
+    Raises ConfigError for a file that cannot be read or holds anything else than finite numbers.
+    """
+    file = Path(path).expanduser()
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise ConfigError(f"{file} is larger than {MOST_BYTES:,} bytes", hint="give fewer vectors")
+        with file.open("rb") as opened:
+            numpy = opened.read(6) == b"\x93NUMPY"
+        if numpy:
+            found = np.load(file, allow_pickle=False)
+        else:
+            found = np.asarray(json.loads(file.read_text(encoding="utf-8")))
+    except OSError as exc:
+        raise ConfigError(f"cannot read the vector in {file}: {exc.strerror}", hint=_HINT) from exc
+    except (ValueError, RecursionError) as exc:
+        raise ConfigError(f"{file} holds no vector: {exc}", hint=_HINT) from None
+    if found.dtype.kind not in "iuf" or found.ndim not in (1, 2) or not found.size:
+        raise ConfigError(f"{file} holds no vector", hint=_HINT)
+    with np.errstate(over="ignore"):
+        packed = np.atleast_2d(found).astype(np.float32)
+    if not np.isfinite(packed).all():
+        raise ConfigError(f"{file} has a number that is no finite float32", hint=_HINT)
+    return list(packed)
