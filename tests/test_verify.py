@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+import time
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from threading import current_thread
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -13,8 +16,8 @@ from hypothesis import strategies as st
 
 from migrate import ledger
 from migrate.backends.memory import Memory
-from migrate.batch import Row
-from migrate.errors import MigrateError
+from migrate.batch import Batch, Row
+from migrate.errors import MigrateError, TransientError
 from migrate.schema import Column, Kind, Table
 from migrate.verify import Marked, Outcome, compare, compare_counts
 from tests.small_stores import in_memory, pairs
@@ -192,3 +195,38 @@ def test_progress_counts_the_rows_of_the_source() -> None:
     compared(rows(*range(10)), rows(*range(10)), size=4, progress=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == 10
+
+
+class Slow(Memory):
+    """A store whose reading waits, and which says in which threads it was read."""
+
+    threads: ClassVar[set[str]] = set()
+
+    def batches(self, table: Table, *, size: int, after: Any = None) -> Iterator[Batch]:
+        for batch in super().batches(table, size=size, after=after):
+            time.sleep(0.02)
+            self.threads.add(current_thread().name)
+            yield batch
+
+
+def test_a_side_that_keeps_us_waiting_is_read_ahead_in_a_thread() -> None:
+    many = rows(*range(400))
+    left, right = in_memory("left", (KEYED, many)), in_memory("right", (KEYED, [*many[:-1], (399, "x")]))
+    slow = Slow(left.name)
+    found = compare(slow, right, KEYED, KEYED, size=20)
+    assert summary(found) == (0, 0, 1)
+    assert len(Slow.threads) == 2
+
+
+def test_an_error_of_a_side_that_is_read_ahead_is_raised() -> None:
+    class Failing(Slow):
+        def batches(self, table: Table, *, size: int, after: Any = None) -> Iterator[Batch]:
+            for n, batch in enumerate(super().batches(table, size=size, after=after)):
+                if n == 15:
+                    raise TransientError("gone")
+                yield batch
+
+    many = rows(*range(400))
+    left, right = in_memory("left", (KEYED, many)), in_memory("right", (KEYED, many))
+    with pytest.raises(TransientError, match="gone"):
+        compare(Failing(left.name), right, KEYED, KEYED, size=20)
