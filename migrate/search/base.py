@@ -211,16 +211,41 @@ class Edge:
     weight: float | None = None
 
 
+class Direction(StrEnum):
+    """Which way edges are crossed; one that its row calls bidirectional is crossed both ways in any case."""
+
+    BOTH = "both"
+    OUT = "out"
+    IN = "in"
+
+
 @runtime_checkable
 class Graph(Protocol):
-    """A store whose knowledge graph can be walked (in its sidecar, where it has one)."""
+    """A store whose knowledge graph can be walked (in its sidecar, where it has one).
 
-    def neighbours(self, node: str, *, depth: int = 1, tenant: str | None = None) -> Iterator[Edge]:
-        """Yield the edges within `depth` steps of a node, nearest first; no node is entered twice."""
+    Edges are as the store has them, also where they were crossed backwards. Both raise
+    ConfigError where there is no graph.
+    """
+
+    def neighbours(
+        self,
+        node: str,
+        *,
+        depth: int = 1,
+        tenant: str | None = None,
+        direction: Direction = Direction.BOTH,
+    ) -> Iterator[Edge]:
+        """Yield the edges within `depth` steps of a node, nearest first, each once."""
         ...
 
     def paths(
-        self, start: str, goal: str, *, depth: int = 4, tenant: str | None = None
+        self,
+        start: str,
+        goal: str,
+        *,
+        depth: int = 4,
+        tenant: str | None = None,
+        direction: Direction = Direction.BOTH,
     ) -> Iterator[tuple[Edge, ...]]:
         """Yield the paths from one node to another of at most `depth` edges, shortest first, without loops."""
         ...

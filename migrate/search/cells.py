@@ -6,10 +6,12 @@ import json
 import math
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
-from migrate import values
-from migrate.schema import PACKED_KINDS, Kind
+from migrate import values, vectors
+from migrate.schema import PACKED_KINDS, Column, Kind
 
 _BEYOND_ORJSON = 2.0**63
 """Integers of more than 64 bits come out of orjson as floats of at least this size."""
@@ -77,3 +79,14 @@ def _ready(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(_ready(name)): _ready(item) for name, item in value.items()}
     return value
+
+
+def vector(column: Column, cell: Any) -> npt.NDArray[np.float32] | None:
+    """Return a cell as (dim,) float32, or None where it is no finite vector of the column's dimension."""
+    if column.legacy_json and not (isinstance(cell, bytes) and len(cell) == 4 * (column.dim or 0)):
+        cell = vectors.from_json(cell) if isinstance(cell, str | bytes) else None
+    kind = vectors.F16 if column.kind is Kind.HALF else vectors.F32
+    if not isinstance(cell, bytes) or len(cell) != kind.itemsize * (column.dim or 0):
+        return None
+    found = np.frombuffer(cell, kind).astype(np.float32)
+    return found if np.isfinite(found).all() else None

@@ -54,6 +54,7 @@ class Reading:
     connection: can do nothing but SELECT, and has the function that filters use.
     state:      equal states mean equal rows; None where the file was written too lately to tell.
     utf8:       whether the file keeps text as UTF-8.
+    tables:     all tables, as a layout understands them; `places` has each by its name.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class Reading:
     state: str | None
     utf8: bool
     places: dict[str, Place]
+    tables: tuple[Table, ...] = ()
 
     def at(self, searched: Searched) -> Place:
         """Return where a searched table stands."""
@@ -70,6 +72,7 @@ class Reading:
 @dataclass(frozen=True, slots=True)
 class _Meaning:
     searched: tuple[Searched, ...]
+    tables: tuple[Table, ...]
     places: dict[str, Place]
     schema: tuple[int, int, int]
     state: str | None
@@ -93,6 +96,10 @@ class SqliteFile:
         with self.reading():
             return self._meaning.searched
 
+    def close(self) -> None:
+        """Let go of what is kept between queries."""
+        self._known = None
+
     @contextmanager
     def reading(self) -> Iterator[Reading]:
         """Open the file for one query.
@@ -109,7 +116,9 @@ class SqliteFile:
             meaning = self._understood((place.st_dev, place.st_ino, schema), opened.state)
             where.register(connection)
             connection.text_factory = values.bytes_text
-            yield Reading(self._path, connection, opened.state, encoding == "UTF-8", meaning.places)
+            yield Reading(
+                self._path, connection, opened.state, encoding == "UTF-8", meaning.places, meaning.tables
+            )
             try:
                 opened.check()
             except BackendError as exc:
@@ -129,10 +138,14 @@ class SqliteFile:
             fresh = time.monotonic() - known.at < _LOOK_AGAIN_S
         if known is None or not fresh:
             with closing(SqliteSource(self._path)) as source:
-                found = tuple(searched_tables(source))
-                here = {s.name: source.declared(s.table) for s in found}
-            places = {name: Place(table, rowid_name(table)) for name, table in here.items()}
-            found = tuple(s for s in found if places[s.name].rowid or places[s.name].key)
-            known = _Meaning(found, places, schema, state, time.monotonic())
+                tables = tuple(source.tables())
+                found = searched_tables(source)
+                places = {t.name: _place(source.declared(t)) for t in tables}
+            searched = tuple(s for s in found if places[s.name].rowid or places[s.name].key)
+            known = _Meaning(searched, tables, places, schema, state, time.monotonic())
             self._known = known
         return known
+
+
+def _place(here: Table) -> Place:
+    return Place(here, rowid_name(here))

@@ -1,0 +1,43 @@
+"""Words: what a user asked for, and what of a cell is searched, the same for every store that we index ourselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from migrate.schema import Kind
+from migrate.search import cells
+
+_MOST_TERMS = 256
+"""More distinct words than this add little but time: a question has ten, a page some 200."""
+
+
+def terms(text: str) -> list[str]:
+    """Return the words of a question, each once, in the order given; none where it has none.
+
+    A word with marks in it (`foo-bar`, `user's`) stays one: a store looks for its parts side by side.
+    """
+    words = dict.fromkeys(w.casefold() for w in text.replace("\0", " ").split() if any(map(str.isalnum, w)))
+    return list(words)[:_MOST_TERMS]
+
+
+def words_of(kind: Kind, cell: Any) -> str:
+    """Return what of a cell is searched: of JSON the strings in it, without keys; of bytes nothing."""
+    if isinstance(cell, bytes) or cell is None:
+        return ""
+    if kind is Kind.JSON and isinstance(cell, str):
+        value = cells.quickly_from_json(cell)
+        return value if isinstance(value, str) else " ".join(_strings(value))
+    return str(cell)
+
+
+def _strings(value: Any) -> Iterator[str]:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            stack.extend(reversed(item.values()))
+        elif isinstance(item, list):
+            stack.extend(reversed(item))
