@@ -403,16 +403,18 @@ def verify(
     source: Endpoint,
     target: Endpoint,
     *,
-    mode: str = "full",
+    mode: str | None = None,
     search: bool | Wanted = False,
     observer: Observer | None = None,
 ) -> Report:
     """Compare two stores row by row, and how they are searched where asked, changing nothing.
 
-    mode: "full", "sample", "counts", or, with `search`, "none". Raises VerifyError where they differ.
+    mode: "full", "sample", "counts" or, with `search`, "none"; None: full, and a sample where reading
+    a store costs money. Raises VerifyError where they differ.
     """
     from migrate.standalone import compare_stores
 
+    mode = verify_mode(mode, source, target)
     if mode not in MODES or (mode == "none" and not search):
         raise ConfigError(f"verify mode cannot be {mode!r}", hint="full, sample or counts")
     watching = observer or Silent()
