@@ -53,7 +53,7 @@ def compare_sample(
 ) -> Outcome:
     """Compare a sample of one table of two stores, asking a side that can pick rows for those alone.
 
-    Where neither can, both sides are read (`verify.compare`).
+    Where no row has to be paid for, or none can be asked for alone, all are compared (`verify.compare`).
     """
     left = Side(0, source, table, None)
     right = Side(1, target, there, order_of(table, there))
@@ -61,7 +61,8 @@ def compare_sample(
         store = dear.store
         if isinstance(store, Pickable) and table.key == there.key and store.can_pick(dear.table):
             return _compare(table, whole, dear, store, size, progress)
-    return compare(source, target, table, there, size=size, sample=True, progress=progress)
+    sample = not any(isinstance(store, Pickable) for store in (source, target))
+    return compare(source, target, table, there, size=size, sample=sample, progress=progress)
 
 
 def _compare(

@@ -160,7 +160,7 @@ class Pickable(Protocol):
     """A source that can give some rows by key, for less than all of them."""
 
     def can_pick(self, table: Table) -> bool:
-        """Whether rows of this table can be picked."""
+        """Whether rows of this table can be picked, and reading all of them is what one would not like."""
         ...
 
     def picked(self, table: Table, keys: Iterable[Row], taken: Callable[[Row], bool]) -> Iterator[list[Row]]:
