@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
+from migrate.cli_parity import add_options as add_search_options
 from migrate.cli_text import err, out
 from migrate.config import debug, mask
 from migrate.errors import ConfigError, InterruptedRunError, MigrateError
@@ -267,7 +268,11 @@ def _migrate(commands: Any) -> None:
         metavar="docker|embedded",
         help="set the target's server up first, where none runs",
     )
+    command.add_argument(
+        "--check-search", action="store_true", help="at the end, see that the target finds the same"
+    )
     _reading(command)
+    add_search_options(command, vector=False)
 
 
 def _audit(commands: Any) -> None:
@@ -284,15 +289,24 @@ def _audit(commands: Any) -> None:
 
 
 def _verify(commands: Any) -> None:
-    command = _command(commands, "verify", "compare two stores, key by key; change nothing")
+    command = _command(
+        commands, "verify", "compare two stores, key by key, and how they are searched; change nothing"
+    )
     command.add_argument("source", metavar="SOURCE")
     command.add_argument("target", metavar="TARGET")
     _output(command)
     command.add_argument(
         "--mode",
-        choices=("full", "sample", "counts"),
-        help="default: full, every row; sample where a store is Pinecone",
+        choices=("full", "sample", "counts", "none"),
+        help="default: full, every row; sample where a store is Pinecone; none with --search",
     )
+    command.add_argument(
+        "--search", action="store_true", help="see that the target finds the same as the source"
+    )
+    command.add_argument(
+        "--index", choices=("auto", "none"), default="auto", help="none: the target was to have no indexes"
+    )
+    add_search_options(command, vector=True)
 
 
 def _undo(commands: Any) -> None:

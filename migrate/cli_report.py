@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from migrate.cli_parity import search_lines
 from migrate.cli_text import Field, Page, columns, count_text, printable, size_text, time_text
 from migrate.report import SHOWN, Report, TableReport
 
@@ -16,6 +17,8 @@ def report_text(report: Report, page: Page, *, error: str | None = None) -> str:
         lines += _planned(report, page) if report.dry_run else _done(report, page)
         lines.append("")
     lines += _summary(report, page)
+    if report.search is not None:
+        lines += ["", *search_lines(report.search, page), ""]
     lines += _misfits(report, page)
     lines += _differences(report, page)
     for text in report.errors:

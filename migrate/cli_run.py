@@ -12,6 +12,7 @@ from migrate import api, progress
 from migrate.autosetup import ready_target
 from migrate.backends.base import Options
 from migrate.cli import out_json
+from migrate.cli_parity import wanted_of
 from migrate.cli_report import report_text
 from migrate.cli_signals import HINT, Interruption
 from migrate.cli_text import Page, count_text, err, out, printable
@@ -35,6 +36,8 @@ def migrate(args: argparse.Namespace) -> int:
         index=args.index,
         into_existing=args.into_existing,
         backup=args.backup,
+        check_search=wanted_of(args, asked=args.check_search, indexed=args.index != "none", vectors=())
+        or False,
     )
     with watched(args) as (watching, interruption):
         target: Endpoint = args.target
@@ -62,8 +65,11 @@ def audit(args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> int:
     """`memlift verify SOURCE TARGET`."""
+    wanted = wanted_of(args, asked=args.search, indexed=args.index != "none", vectors=args.vector)
     with watched(args, at_once=True) as (watching, _):
-        report = api.verify(args.source, args.target, mode=args.mode, observer=watching)
+        report = api.verify(
+            args.source, args.target, mode=args.mode, search=wanted or False, observer=watching
+        )
     return _told(report, args)
 
 
