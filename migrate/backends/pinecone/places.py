@@ -122,8 +122,9 @@ class Places:
                 )
             if self.holds_records(spot):
                 found.strangers.append(name)
-            if self._indexes.find(spot.index) is None:
-                found.notes.append(f"the index {spot.index!r} will be made, for {shape.form}")
+            note = f"the index {spot.index!r} is yet to be made, for {shape.form}"
+            if self._indexes.find(spot.index) is None and note not in found.notes:
+                found.notes.append(note)
         return found
 
     def _marks(self, spot: Spot) -> dict[str, Mark]:
