@@ -1,8 +1,10 @@
 """`vector-store.json` in our home: where our stores are and what opens them (0600, in a 0700 folder).
 
-Format 1: `{"format": 1, "stores": {name: entry}}`. An entry has `kind`, `how`, `url`
-(secrets included: this file is their one home), `saved` (UTC, ISO 8601) and what its
-provisioner needs to find the store again.
+Format 1: `{"format": 1, "stores": {name: entry}, "memories": {name: entry}}`. An entry of `stores`
+has `kind`, `how`, `url` (secrets included: this file is their one home), `saved` (UTC, ISO 8601) and
+what its provisioner needs to find the store again. An entry of `memories` says where an agent's
+memory is now: `tier`, `address` (a dict that `migrate()` takes), `previous` and `saved`; it is
+written when a move to another tier has been proven, and never before.
 """
 
 from __future__ import annotations
@@ -40,7 +42,24 @@ def make_home() -> None:
 
 
 def load() -> dict[str, Entry]:
-    """Return all entries by name. Raises ProvisionError where the file is damaged or newer than we are."""
+    """Return all stores by name. Raises ProvisionError where the file is damaged or newer than we are."""
+    stores: dict[str, Entry] = _read().get("stores", {})
+    return stores
+
+
+def memories() -> dict[str, Entry]:
+    """Return where agents' memories are now, by name. Raises as `load` does."""
+    found: dict[str, Entry] = _read().get("memories", {})
+    return found
+
+
+def remember(name: str, entry: Entry) -> None:
+    """Save where a memory is now, and leave all else; durable on return."""
+    with _locked():
+        _write({"memories": memories() | {name: entry | _now()}})
+
+
+def _read() -> dict[str, Any]:
     file = path()
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -54,8 +73,7 @@ def load() -> dict[str, Entry]:
         ) from exc
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ProvisionError("the saved addresses have another format", hint="upgrade memlift", path=file)
-    stores: dict[str, Entry] = found.get("stores", {})
-    return stores
+    return found
 
 
 def get(name: str) -> Entry | None:
@@ -66,9 +84,7 @@ def get(name: str) -> Entry | None:
 def put(name: str, entry: Entry) -> None:
     """Save one entry, and leave the others; durable on return."""
     with _locked():
-        stores = load()
-        stores[name] = entry | {"saved": datetime.now(UTC).isoformat(timespec="seconds")}
-        _write(stores)
+        _write({"stores": load() | {name: entry | _now()}})
 
 
 def forget(name: str) -> None:
@@ -76,7 +92,7 @@ def forget(name: str) -> None:
     with _locked():
         stores = load()
         if stores.pop(name, None) is not None:
-            _write(stores)
+            _write({"stores": stores})
 
 
 def lock(name: str, *, timeout: float) -> contextlib.AbstractContextManager[None]:
@@ -92,6 +108,11 @@ def _locked() -> Iterator[None]:
         yield
 
 
-def _write(stores: dict[str, Entry]) -> None:
-    text = json.dumps({"format": FORMAT, "stores": stores}, indent=1, sort_keys=True, ensure_ascii=False)
-    files.write_private(path(), text + "\n")
+def _now() -> Entry:
+    return {"saved": datetime.now(UTC).isoformat(timespec="seconds")}
+
+
+def _write(changed: dict[str, Any]) -> None:
+    """Replace some parts of the file; called under the lock."""
+    whole = {"stores": {}, **_read(), **changed, "format": FORMAT}
+    files.write_private(path(), json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
