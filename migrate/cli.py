@@ -86,7 +86,7 @@ def failed(error: MigrateError, code: int, *, as_json: bool, cause: BaseExceptio
     if as_json:
         document: dict[str, Any] = error.report.to_dict() if error.report is not None else {}
         out_json(document | {"error": message, "hint": hint, "exit_code": code})
-    elif error.report is not None and error.report.tables:
+    elif error.report is not None and (error.report.tables or error.report.search):
         from migrate.cli_report import report_text
         from migrate.cli_text import Page
 
@@ -180,7 +180,13 @@ class _Lazily:
         self._name = name
 
     def __call__(self, args: argparse.Namespace) -> int:
-        homes = {"inspect": "migrate.cli_inspect", "advise": "migrate.cli_advise", "demo": "migrate.cli_demo"}
+        homes = {
+            "inspect": "migrate.cli_inspect",
+            "advise": "migrate.cli_advise",
+            "demo": "migrate.cli_demo",
+            "search": "migrate.cli_search",
+            "graph": "migrate.cli_search",
+        }
         module = import_module(homes.get(self._name, "migrate.cli_run"))
         return int(getattr(module, self._name)(args))
 
@@ -352,6 +358,58 @@ def _threshold(text: str) -> tuple[str, float]:
         return name, float(number)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER") from None
+
+
+def _search(commands: Any) -> None:
+    command = _command(
+        commands,
+        "search",
+        "find what a store remembers: by words, by nearness of vectors, or by both",
+        epilog="A filter is JSON, the same for every store: "
+        '\'{"type": "semantic", "strength": {"gte": 0.5}, "metadata.user": {"in": ["Ada", "Bob"]}}\'. '
+        "See docs/search.md.",
+    )
+    command.add_argument("store", metavar="STORE", help="the store to search; nothing in it is changed")
+    asked = command.add_argument_group("what to search for")
+    asked.add_argument("--text", metavar="T", help="words; with an embedder also their meaning")
+    asked.add_argument("--like", metavar="KEY", help="rows near to the row of this key")
+    asked.add_argument("--vector", metavar="FILE", help="rows near to this vector: JSON, .npy or raw float32")
+    asked.add_argument(
+        "--mode", choices=("vector", "keyword", "hybrid"), help="how; by what is given unless said"
+    )
+    asked.add_argument("--embedder", metavar="M:F", help="the function that makes vectors of texts")
+    asked.add_argument(
+        "--embedder-command",
+        metavar="COMMAND",
+        help='or a program: {"text": ...} in, an array of numbers out',
+    )
+    where = command.add_argument_group("where")
+    where.add_argument(
+        "-k", type=_positive, default=10, metavar="N", help="how many hits at most (default 10)"
+    )
+    where.add_argument("--table", action="append", metavar="T", help="only this table (again for more)")
+    where.add_argument("--where", metavar="JSON", help="only rows that satisfy this filter")
+    where.add_argument("--tenant", metavar="ID", help="only the rows of one tenant (an AgentOS brain_id)")
+    where.add_argument("--exact", action="store_true", help="look at every vector instead of asking an index")
+    _output(command)
+
+
+def _graph(commands: Any) -> None:
+    command = _command(commands, "graph", "walk over a store's knowledge graph: neighbours of NODE, or paths")
+    command.add_argument("store", metavar="STORE", help="the store; nothing in it is changed")
+    command.add_argument("node", metavar="NODE", help="the id of a node")
+    command.add_argument("--to", metavar="NODE", help="the paths from NODE to this one, shortest first")
+    command.add_argument(
+        "--depth", type=_positive, metavar="N", help="how many edges away at most (default 1; with --to 4)"
+    )
+    command.add_argument(
+        "--direction", choices=("both", "out", "in"), default="both", help="which way edges are crossed"
+    )
+    command.add_argument("--tenant", metavar="ID", help="only the graph of one tenant (an AgentOS brain_id)")
+    command.add_argument(
+        "--limit", type=_positive, default=100, metavar="N", help="how many are shown (default 100)"
+    )
+    _output(command)
 
 
 def _demo(commands: Any) -> None:

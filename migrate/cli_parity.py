@@ -112,7 +112,8 @@ def search_lines(search: dict[str, Any], page: Page) -> list[str]:
             )
             lines += page.wrapped(text, "    ", "  ")
         for note in table["notes"]:
-            lines += page.wrapped(f"note: {table['name']}: {note}", "  ")
+            named = note if note.startswith(f"{table['name']}:") else f"{table['name']}: {note}"
+            lines += page.wrapped(f"note: {named}", "  ")
     for failure in search["failures"]:
         lines += [page.paint(line, "red") for line in page.wrapped(failure, "    ", "  ")]
     return [*lines, _verdict(search, page)]
