@@ -128,6 +128,8 @@ def parser(given: Sequence[str] = ()) -> argparse.ArgumentParser:
     _undo(commands)
     _inspect(commands)
     _advise(commands)
+    _search(commands)
+    _graph(commands)
     _demo(commands)
     _add_parts(commands, given)
     return top
@@ -232,8 +234,19 @@ def _migrate(commands: Any) -> None:
         epilog=f"{_STORES}. {_EXITS}.",
     )
     command.add_argument("source", metavar="SOURCE", help="the store to read; nothing in it is changed")
-    command.add_argument("target", metavar="TARGET", help="the store to write to; made if it is not there")
+    command.add_argument(
+        "target",
+        metavar="TARGET",
+        nargs="?",
+        help="the store to write to; made if it is not there (or --to-tier)",
+    )
     _output(command)
+    command.add_argument(
+        "--to-tier",
+        metavar="TIER",
+        help="in place of TARGET: auto (the tier that is advised), sqlite, sqlite+hnsw, postgres, qdrant, "
+        "pinecone; checks rows and search, then saves the new address",
+    )
     command.add_argument(
         "--dry-run", action="store_true", help="read all, say what would be done, write nothing"
     )

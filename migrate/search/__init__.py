@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 from migrate import backends
 from migrate.config import Settings
@@ -41,3 +44,19 @@ def open_searchable(settings: Settings, means: Means | None = None) -> Searchabl
         ) from exc
     opened: Searchable = module.searchable(settings, means or Means())
     return opened
+
+
+class _Callable(ModuleType):
+    """This package, which is also the function `migrate.search(store, ...)`.
+
+    One name has to stand for both: importing a part of the package makes
+    `migrate.search` the package, whatever it was before.
+    """
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        from migrate.search import service
+
+        return service.search(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -1,16 +1,19 @@
-"""Query vectors in files: JSON arrays of numbers, and numpy's `.npy`."""
+"""Query vectors in files: JSON arrays of numbers, numpy's `.npy`, raw float32."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from migrate.errors import ConfigError
 from migrate.search.base import Vector
+from migrate.vectors import F32
 
-_HINT = "a JSON array of numbers (or of such arrays), or a .npy file of numbers"
+_HINT = "a JSON array of numbers (or of such arrays), a .npy file of numbers, or raw little-endian float32"
 MOST_BYTES = 64 * 2**20  # a thousand vectors of 1536 numbers are 30 MB of JSON
 
 
@@ -25,10 +28,7 @@ def read_vectors(path: str | Path) -> list[Vector]:
             raise ConfigError(f"{file} is larger than {MOST_BYTES:,} bytes", hint="give fewer vectors")
         with file.open("rb") as opened:
             numpy = opened.read(6) == b"\x93NUMPY"
-        if numpy:
-            found = np.load(file, allow_pickle=False)
-        else:
-            found = np.asarray(json.loads(file.read_text(encoding="utf-8")))
+        found = np.load(file, allow_pickle=False) if numpy else _array(file.read_bytes())
     except OSError as exc:
         raise ConfigError(f"cannot read the vector in {file}: {exc.strerror}", hint=_HINT) from exc
     except (ValueError, RecursionError) as exc:
@@ -40,3 +40,14 @@ def read_vectors(path: str | Path) -> list[Vector]:
     if not np.isfinite(packed).all():
         raise ConfigError(f"{file} has a number that is no finite float32", hint=_HINT)
     return list(packed)
+
+
+def _array(data: bytes) -> npt.NDArray[Any]:
+    """Return JSON as an array, or bytes that are no text as the float32 values they are."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        if len(data) % 4 == 0:
+            return np.frombuffer(data, F32)
+        raise
+    return np.asarray(json.loads(text))
