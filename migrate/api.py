@@ -359,7 +359,9 @@ def migrate(
 ) -> Report:
     """Move all of a store's memory into another store and prove that nothing was lost.
 
-    source, target: URL, path, dict or settings (see the README's table).
+    source, target: URL, path, dict or settings (see the README's table). The target "auto" is the tier
+                    that is advised: it is set up where `auto_setup` allows it, checked, and its
+                    address saved (`migrate.promotion`).
     on_progress:    called with (done, total, table) after each commit.
     options:        the fields of `Request`: batch_size, dry_run, tables, workers,
                     verify ("full", "sample", "counts", "none"; for Pinecone a sample unless told), on_misfit ("fail",
@@ -375,6 +377,10 @@ def migrate(
         request = Request(**options)
     except TypeError as exc:
         raise ConfigError(f"unknown option: {exc}", hint="see help(migrate.migrate)") from None
+    if target == "auto":
+        from migrate.promotion import moved
+
+        return moved(source, request, observer=observer, on_progress=on_progress)
     if request.dry_run:
         return audit(source, target, request=request, observer=observer)
     return run(source, target, request, observer=observer, on_progress=on_progress)

@@ -19,6 +19,8 @@ def report_text(report: Report, page: Page, *, error: str | None = None) -> str:
     lines += _summary(report, page)
     if report.search is not None:
         lines += ["", *search_lines(report.search, page), ""]
+    if report.promotion is not None:
+        lines += [*_promotion(report.promotion, page), ""]
     lines += _misfits(report, page)
     lines += _differences(report, page)
     for text in report.errors:
@@ -191,6 +193,20 @@ def _summary(report: Report, page: Page) -> list[str]:
     if report.resumed:
         parts.append("an earlier run was continued")
     return [*page.wrapped("; ".join(parts)), _verdict(report, page)]
+
+
+def _promotion(told: dict[str, Any], page: Page) -> list[str]:
+    """Return whether a memory is in another tier now, and why in that one."""
+    if told["moved"]:
+        text = f"moved from {told['before'] or 'another store'} to {told['tier']}; the new address is saved in {told['saved']}"
+        lines = [page.paint(line, "green") for line in page.wrapped(text)]
+    elif told["tier"] == told["before"]:
+        lines = page.wrapped(f"it stays in {told['tier']}")
+    else:
+        lines = page.wrapped(f"it would move from {told['before'] or 'this store'} to {told['tier']}")
+    for reason in told["reasons"]:
+        lines += page.wrapped(reason, "    ", "  - ")
+    return lines
 
 
 _HOW = {"full": "every row compared", "counts": "rows counted"}

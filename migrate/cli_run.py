@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from migrate import api, progress
 from migrate.autosetup import ready_target
@@ -21,9 +22,17 @@ from migrate.errors import ConfigError, InterruptedRunError, MigrateError
 from migrate.estimate import estimated
 from migrate.report import Observer, Report
 
+if TYPE_CHECKING:
+    from migrate.search.parity import Wanted
+
 
 def migrate(args: argparse.Namespace) -> int:
-    """`memlift migrate SOURCE TARGET`."""
+    """`memlift migrate SOURCE TARGET`, or `--to-tier TIER`."""
+    if (args.target is None) == (args.to_tier is None):
+        raise ConfigError("migrate takes a TARGET, or --to-tier", hint="memlift migrate --help")
+    wanted = wanted_of(
+        args, asked=args.check_search or args.to_tier is not None, indexed=args.index != "none", vectors=()
+    )
     request = replace(
         _request(args),
         dry_run=args.dry_run,
@@ -36,9 +45,10 @@ def migrate(args: argparse.Namespace) -> int:
         index=args.index,
         into_existing=args.into_existing,
         backup=args.backup,
-        check_search=wanted_of(args, asked=args.check_search, indexed=args.index != "none", vectors=())
-        or False,
+        check_search=wanted or False,
     )
+    if args.to_tier is not None:
+        return _promote(args, request, wanted)
     with watched(args) as (watching, interruption):
         target: Endpoint = args.target
         if args.auto_setup:
@@ -52,6 +62,17 @@ def migrate(args: argparse.Namespace) -> int:
         else:
             report = api.run(args.source, target, request, observer=watching, stop=interruption.stop)
     return _audited(report, args, target) if args.dry_run else _told(report, args)
+
+
+def _promote(args: argparse.Namespace, request: api.Request, wanted: Wanted | None) -> int:
+    """Move a store to a tier; asks before a server is set up, where somebody can be asked."""
+    from migrate.promotion import Move, promote
+
+    how = args.auto_setup if args.auto_setup in ("docker", "embedded") else bool(args.auto_setup)
+    move = Move(args.to_tier, how, _confirm if sys.stdin.isatty() else None, wanted)
+    with watched(args) as (watching, interruption):
+        report = promote(args.source, move, request, observer=watching, stop=interruption.stop)
+    return _told(report, args)
 
 
 def audit(args: argparse.Namespace) -> int:

@@ -77,6 +77,8 @@ class Report:
     and found no difference.
 
     usage: what a service has counted that charges for its use (requests, bytes, units); empty elsewhere.
+    search: what a check of search found (`migrate.search.parity.Parity.to_dict`), None without one.
+    promotion: of a move to another tier: {"tier", "before", "reasons", "name", "moved", "saved"}, else None.
     """
 
     source: str
@@ -97,6 +99,7 @@ class Report:
     estimate: dict[str, Any] = field(default_factory=dict)
     usage: dict[str, int] = field(default_factory=dict)
     search: dict[str, Any] | None = None
+    promotion: dict[str, Any] | None = None
 
     @property
     def misfits(self) -> int:
