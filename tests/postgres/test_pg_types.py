@@ -11,6 +11,7 @@ import pytest
 from migrate.backends.base import Options
 from migrate.backends.postgres.types import MAX_KEY_BYTES, MAX_ROW_BYTES, column_here, fit, too_wide
 from migrate.schema import Column, Index, IndexPart, Kind, Table
+from migrate.vectors import pack_sparse
 
 OPTIONS = Options()
 
@@ -19,6 +20,9 @@ def here(column: Column, dialect: str = "sqlite", *, key: bool = False, options:
     table = Table("t", (column,), (column.name,) if key else (), dialect=dialect)
     made = column_here(column, table, options)
     return f"{made.type} / {made.codec}"
+
+
+INF = float("inf")
 
 
 @pytest.mark.parametrize(
@@ -38,6 +42,8 @@ def here(column: Column, dialect: str = "sqlite", *, key: bool = False, options:
         (Column("a", Kind.HALF, dim=3), "halfvec(3) / halfvec"),
         (Column("a", Kind.HALF, dim=16001), "bytea / bytea"),
         (Column("a", Kind.SPARSE, dim=9), "sparsevec(9) / sparsevec"),
+        (Column("a", Kind.SPARSE, dim=10**9 + 1), "bytea / bytea"),
+        (Column("a", Kind.SPARSE), "bytea / bytea"),
         (Column("a", Kind.MULTI), "bytea / bytea"),
         (Column("a", Kind.U8), "bytea / bytea"),
     ],
@@ -94,8 +100,36 @@ def found(column: Column, cells: list[Any], dialect: str = "sqlite", *, key: boo
             [struct.pack("<f", 0), struct.pack("<f", float("nan")), b"", "[1]"],
             {1, 2, 3},
         ),
-        (Column("a", Kind.HALF, dim=2), [bytes(4), bytes(2), "x"], {1, 2}),
-        (Column("a", Kind.SPARSE), [bytes(8), "x"], {1}),
+        (
+            Column("a", Kind.VECTOR),
+            [bytes(4), b"", bytes(5), struct.pack("<f", INF), bytes(64_004)],
+            {1, 2, 3, 4},
+        ),
+        (Column("a", Kind.HALF, dim=2), [bytes(4), bytes(2), "x", b"\0\0\0\x7c"], {1, 2, 3}),
+        (
+            Column("a", Kind.SPARSE, dim=9),
+            [
+                pack_sparse([0, 8], [1, -1], 9),
+                pack_sparse([], [], 9),
+                pack_sparse([9], [1], 9),
+                pack_sparse([1], [1], 8),
+                pack_sparse([1], [1]),
+                pack_sparse([1], [0], 9),
+                pack_sparse([1], [INF], 9),
+                b"x",
+                "x",
+            ],
+            {2, 3, 4, 5, 6, 7, 8},
+        ),
+        (
+            Column("a", Kind.SPARSE, dim=20_000),
+            [
+                pack_sparse(range(16_000), [1] * 16_000, 20_000),
+                pack_sparse(range(16_001), [1] * 16_001, 20_000),
+            ],
+            {1},
+        ),
+        (Column("a", Kind.SPARSE), [bytes(8), pack_sparse([4_000_000_000], [0.5]), "x"], {2}),
         (Column("a", Kind.U8), [b"x", 1], {1}),
     ],
 )

@@ -13,10 +13,13 @@ from migrate.backends.base import Options
 from migrate.backends.postgres.names import fitting, fitting_column
 from migrate.backends.sqlbooks import is_ours
 from migrate.fit import Fit, Found, Integers, Jsonb, Never, Numbers, Rule, Texts, Typed, Vectors
+from migrate.fit_packed import Packed
 from migrate.schema import Column, Kind, Table, affinity
 
 MAX_COLUMNS = 1600
 MAX_DIM = 16_000  # of vector and halfvec (https://github.com/pgvector/pgvector#reference)
+MAX_ENTRIES = 16_000  # of a sparsevec that are not 0
+MAX_SPARSE_DIM = 1_000_000_000
 MAX_ROW_BYTES = 8160  # of a page of 8 kB; long values are kept elsewhere, behind a pointer
 _POINTER_BYTES = 18
 _OWN_INTEGERS = {"smallint": "int2", "integer": "int4", "bigint": "int8", "oid": "oid"}
@@ -47,24 +50,6 @@ class PgColumn:
         if self.extension and vector_schema:
             return f'"{vector_schema.replace(chr(34), chr(34) * 2)}".{self.type}'
         return self.type
-
-
-@dataclass(frozen=True, slots=True)
-class Halfs:
-    """Packed float16 vectors of one dimension."""
-
-    dim: int
-
-    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
-        """See `Rule.check`."""
-        yield from Typed(bytes, "half vectors", b"").check(cells)
-        for i, cell in enumerate(cells):
-            if type(cell) is bytes and len(cell) != 2 * self.dim:
-                yield Found(i, None, f"{len(cell)} bytes in a column of halfvec({self.dim})")
-
-    def nearest(self, cell: Any) -> Any:
-        """See `Rule.nearest`."""
-        return bytes(2 * self.dim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +129,12 @@ def column_here(column: Column, table: Table, options: Options) -> PgColumn:
             return PgColumn(name, f"halfvec({column.dim})" if column.dim else "halfvec", "halfvec", True)
         case Kind.VECTOR | Kind.HALF:
             return PgColumn(name, "bytea", "bytea")
-        case Kind.SPARSE:
-            return PgColumn(
-                name, f"sparsevec({column.dim})" if column.dim else "sparsevec", "sparsevec", True
-            )
+        case Kind.SPARSE if column.dim is not None and column.dim <= MAX_SPARSE_DIM:
+            return PgColumn(name, f"sparsevec({column.dim})", "sparsevec", True)
+        case Kind.SPARSE if table.dialect == "postgres" and column.dim is None:
+            return PgColumn(name, "sparsevec", "sparsevec", True)
+        case Kind.SPARSE:  # of no dimension that is known, as other stores have them; sparsevec has one
+            return PgColumn(name, "bytea", "bytea")
         case Kind.TIMESTAMP:
             return PgColumn(name, column.declared if table.dialect == "postgres" else "timestamptz", "native")
         case Kind.NATIVE:
@@ -180,16 +167,12 @@ def _rule(column: Column, table: Table, here: PgColumn) -> Rule:
             rule = Typed(bytes, "bytes", b"")
         case "jsonb":
             rule = Jsonb()
-        case "vector":
-            rule = (
-                Vectors(column.dim, legacy_json=column.legacy_json)
-                if column.dim
-                else Typed(bytes, "vectors", b"")
-            )
-        case "halfvec":
-            rule = Halfs(column.dim) if column.dim else Typed(bytes, "half vectors", b"")
+        case "vector" if column.dim:
+            rule = Vectors(column.dim, legacy_json=column.legacy_json)
+        case "vector" | "halfvec":
+            rule = Packed(column.kind, column.dim, most=MAX_DIM)
         case "sparsevec":
-            rule = Typed(bytes, "sparse vectors", b"")
+            rule = Packed(column.kind, column.dim, most=MAX_ENTRIES, strict=True)
         case _:
             rule = Texts()
     return Short(rule) if column.name in table.key and here.codec in ("text", "bytea") else rule

@@ -6,15 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from migrate import vectors
 from migrate.backends.base import Options
 from migrate.backends.qdrant import payload
 from migrate.backends.qdrant.engine import Limits
 from migrate.backends.qdrant.names import MARKS
 from migrate.backends.qdrant.shape import Shape, VectorColumn
-from migrate.fit import Fit, Found, Never, Rule, Typed, Vectors
+from migrate.fit import Fit, Found, Never, Rule, Vectors
+from migrate.fit_packed import Packed
 from migrate.schema import Column, Kind, Table
 
 _NONE = type(None)
@@ -55,49 +53,6 @@ class Payload:
     def nearest(self, cell: Any) -> Any:
         """See `Rule.nearest`."""
         return cell
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """Sparse vectors, multivectors, half and byte vectors: packed as they should be, and finite."""
-
-    kind: Kind
-    dim: int | None
-
-    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
-        """See `Rule.check`."""
-        yield from Typed(bytes, "vectors", b"").check(cells)
-        for i, cell in enumerate(cells):
-            if type(cell) is bytes and (reason := self._problem(cell)):
-                yield Found(i, None, reason)
-
-    def _problem(self, cell: bytes) -> str | None:
-        numbers: Any
-        match self.kind:
-            case Kind.HALF:
-                if len(cell) != 2 * (self.dim or 0):
-                    return f"{len(cell)} bytes in a column of {self.dim} float16"
-                numbers = np.frombuffer(cell, vectors.F16)
-            case Kind.U8:
-                return None if len(cell) == self.dim else f"{len(cell)} bytes in a column of {self.dim}"
-            case Kind.SPARSE:
-                if len(cell) < 8 or len(cell) != 8 + 8 * int.from_bytes(cell[4:8], "little"):
-                    return "no packed sparse vector"
-                indices, numbers, _ = vectors.unpack_sparse(cell)
-                if len(indices) > 1 and not bool((np.diff(indices.astype(np.int64)) > 0).all()):
-                    return "a sparse vector whose indices do not ascend"
-            case _:
-                if len(cell) < 8:
-                    return "no packed multivector"
-                n, dim = int.from_bytes(cell[:4], "little"), int.from_bytes(cell[4:8], "little")
-                if n < 1 or dim != self.dim or len(cell) != 8 + 4 * n * dim:
-                    return f"no multivector of {self.dim} dimensions"
-                numbers = vectors.unpack_multi(cell)
-        return None if bool(np.isfinite(numbers).all()) else "NaN or infinity in a vector"
-
-    def nearest(self, cell: Any) -> Any:
-        """See `Rule.nearest`."""
-        return None
 
 
 def _vector_rule(v: VectorColumn) -> Rule:
