@@ -115,8 +115,8 @@ class _Translation:
         if held.kind is Kind.JSON:
             document = self._document(held)
             if isinstance(node, Equals):
-                return self._json_equals(document, node)
-            return self._json_between(document, node)
+                return self._json_equals(held, document, node)
+            return self._json_between(held, document, node)
         return self._equals(held, node) if isinstance(node, Equals) else self._between(held, node)
 
     # --- columns --------------------------------------------------------------
@@ -199,7 +199,7 @@ class _Translation:
         text = f"{held.sql}::text"
         return f"CASE WHEN pg_input_is_valid({text}, 'jsonb') THEN {text}::jsonb ELSE to_jsonb({text}) END"
 
-    def _json_equals(self, document: str, node: Equals) -> str:
+    def _json_equals(self, held: Held, document: str, node: Equals) -> str:
         path, parts = node.field.path, []
         known = all(map(_storable, path))
         if None in node.values:
@@ -213,29 +213,29 @@ class _Translation:
         if not known:
             return "FALSE"
         wanted = [v for v in node.values if not isinstance(v, str) or _storable(v)]
-        texts = [text for value in wanted for text in _holding(path, value)]
+        texts = [text for value in wanted for text in _holding(path, value, text=held.type != "jsonb")]
         if len(texts) > _MANY:
             parts.append(f"{document} @> ANY({self.values(texts, 'jsonb[]')})")
         else:
             parts += [f"{document} @> {self.values(text, 'jsonb')}" for text in texts]
         return f"({' OR '.join(parts)})" if parts else "FALSE"
 
-    def _json_between(self, document: str, node: Between) -> str:
+    def _json_between(self, held: Held, document: str, node: Between) -> str:
         path = node.field.path
         if not all(map(_storable, path)):
             return "FALSE"
-        tests, bounds = [], {}
+        tests, bounds = [], []
         for name, (bound, inclusive, above) in zip("ab", _sides(node), strict=False):
             sign = (">" if above else "<") + ("=" if inclusive else "")
             if isinstance(bound, str):
                 sign, bound = _text_side(bound, inclusive, above)
             tests.append(f"@ {sign} ${name}")
-            bounds[name] = bound
-        at = "@" + "".join(f".{json.dumps(key, ensure_ascii=False)}" for key in path)
+            bounds.append(f'"{name}": {_digits(bound, text=held.type != "jsonb")[-1]}')
+        at = "@" + "".join(f".{_json(key)}" for key in path)
         test = " && ".join(tests)
         # A number beside texts in one array: each element is tested by itself, for an error ends a test.
         asked = f"strict $ ? (exists({at} ? ({test})) || exists({at}[*] ? ({test})))"
-        marks = self.values(asked, "jsonpath"), self.values(_json(bounds), "jsonb")
+        marks = self.values(asked, "jsonpath"), self.values(f"{{{', '.join(bounds)}}}", "jsonb")
         return f"jsonb_path_exists({document}, {marks[0]}, {marks[1]}, true)"
 
 
@@ -292,31 +292,36 @@ def _text_side(bound: str, inclusive: bool, above: bool) -> tuple[str, str]:
 
 
 def _json_path(path: Sequence[str]) -> str:
-    return "strict $" + "".join(f".{json.dumps(key, ensure_ascii=False)}" for key in path)
+    return "strict $" + "".join(f".{_json(key)}" for key in path)
 
 
-def _holding(path: Sequence[str], value: Scalar) -> list[str]:
+def _holding(path: Sequence[str], value: Scalar, *, text: bool) -> list[str]:
     """Return the JSON that a document contains where a value, or an array's element, is at a path.
 
     At the top an array contains its elements; below it does not, and is asked for by itself.
     """
     found = []
-    for leaf in (value, [value]) if path else (value,):
-        whole: Any = leaf
-        for key in reversed(path):
-            whole = {key: whole}
-        found.append(_json(whole))
+    for written in _digits(value, text=text):
+        for leaf in (written, f"[{written}]") if path else (written,):
+            whole = leaf
+            for key in reversed(path):
+                whole = f"{{{_json(key)}: {whole}}}"
+            found.append(whole)
     return found
 
 
+def _digits(value: Scalar, *, text: bool) -> list[str]:
+    """Return the JSON of a value: `jsonb` keeps a number's digits, so a whole double has those of its integer.
+
+    text: the document is text, in which the double 2**60 may be written 1.152921504606847e+18,
+    and the integer 1152921504606846976.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        return [_json(value)]
+    near = _near(value)
+    forms = [_json(int(value)), *([_json(near)] if text and near == value and math.isfinite(near) else [])]
+    return forms if abs(value) >= 2**53 else forms[:1]
+
+
 def _json(value: Any) -> str:
-    """Return JSON text with numbers as they count here: doubles by their digits, whole ones as integers."""
-
-    def exact(item: Any) -> Any:
-        if isinstance(item, dict):
-            return {key: exact(of) for key, of in item.items()}
-        if isinstance(item, list):
-            return [exact(of) for of in item]
-        return int(item) if isinstance(item, float) and item.is_integer() else item
-
-    return json.dumps(exact(value), ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)
