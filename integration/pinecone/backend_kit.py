@@ -39,9 +39,15 @@ def address(emulator: PineconeEmulator, folder: Path, **more: Any) -> PineconeSe
     )
 
 
-def url_of(settings: PineconeSettings) -> str:
-    """Return the same as a URL, for a run in another process that has the key and the controller."""
-    return f"pinecone:{settings.index}?sidecar={settings.sidecar}"
+def endpoint(settings: PineconeSettings) -> dict[str, Any]:
+    """Return the same as a dict, for a run in another process."""
+    return {
+        "type": "pinecone",
+        "index": settings.index,
+        "api_key": KEY,
+        "sidecar": settings.sidecar,
+        "controller": settings.controller,
+    }
 
 
 def client(emulator: PineconeEmulator) -> Pinecone:

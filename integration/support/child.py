@@ -55,7 +55,7 @@ class Child:
     def __init__(
         self,
         source: str | Path,
-        target: str | Path,
+        target: str | Path | dict[str, Any],
         *,
         failpoint: str | None = None,
         commit_bytes: int = 4000,
@@ -65,7 +65,7 @@ class Child:
     ) -> None:
         asked = {
             "source": str(source),
-            "target": str(target),
+            "target": target if isinstance(target, dict) else str(target),
             "options": options,
             "commit_bytes": commit_bytes,
             "failpoint": failpoint,
@@ -128,7 +128,7 @@ class Child:
         return self.wait()
 
 
-def run(source: str | Path, target: str | Path, **options: Any) -> Ended:
+def run(source: str | Path, target: str | Path | dict[str, Any], **options: Any) -> Ended:
     """Run in a process and wait."""
     return Child(source, target, **options).wait()
 

@@ -190,6 +190,15 @@ class Sidecar:
         with self.target.transaction("remember a table", table=table.name):
             self._insert(table.name, place, run, json.dumps(table.to_dict()))
 
+    def redescribe(self, table: Table) -> None:
+        """Describe a table that is kept elsewhere as its source has it now: its sequence may have grown."""
+        books = self.target.books
+        with self.target.transaction("describe a table", table=table.name):
+            books.run(
+                f"UPDATE {books.at(_PLACES)} SET definition = ? WHERE name = ?",
+                (json.dumps(table.to_dict()), table.name),
+            )
+
     def forget(self, name: str) -> None:
         """Forget a table that is kept elsewhere, with its exact cells."""
         books = self.target.books

@@ -151,6 +151,8 @@ class PineconeTarget:
         place = known.get(table.name)
         if place is not None:
             table_same_as(table, place.table)
+            if place.table != table:
+                self._side.redescribe(table)
         spot = self._places.spot(shape, known)
         if place is None:
             ours = not self._places.holds_records(spot)
@@ -166,6 +168,7 @@ class PineconeTarget:
             place = self._side.places()[table.name]
         if indexes.find(spot.index) is None:
             indexes.make(spot.index, shape.form, self._side.identity, self._say)
+            hit("prepare.made")
         self._places.check_form(shape, spot)
         if place.run == self._run_id and table.name not in self.positions():
             # Sent before the first position was kept: the source may have other rows by now.
