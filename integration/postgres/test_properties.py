@@ -6,7 +6,7 @@ import sqlite3
 import struct
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,8 @@ class Made:
         for row in self.rows:
             marks = ", ".join("CAST(? AS TEXT)" if isinstance(c, Raw) else "?" for c in row)
             cells = [c.data if isinstance(c, Raw) else c for c in row]
-            db.execute(f"INSERT OR IGNORE INTO {quoted(self.name)} VALUES ({marks})", cells)
+            with suppress(sqlite3.IntegrityError):  # OR IGNORE does not ignore a rowid that is no integer
+                db.execute(f"INSERT OR IGNORE INTO {quoted(self.name)} VALUES ({marks})", cells)
 
 
 @st.composite
