@@ -6,7 +6,6 @@ import sqlite3
 from contextlib import closing
 from typing import Any
 
-import filter_cases
 import pytest
 from hypothesis import example, given, settings
 
@@ -17,6 +16,7 @@ from migrate.errors import ConfigError
 from migrate.schema import Column, Kind, Table
 from migrate.search import cells, filters
 from migrate.search.sqlite import where
+from tests.search import filter_cases
 
 TABLE = filter_cases.TABLE
 
