@@ -16,10 +16,11 @@ from migrate.errors import ConfigError
 from migrate.report import Observer, Silent
 from migrate.schema import Metric
 from migrate.search.base import Answer, Health, Hit, Key, Mode, Query, Searchable, Searched, Vector
-from migrate.search.filters import All, Filter, bound_to, parse
+from migrate.search.filters import bound_to, parse
 from migrate.search.parity import measures
 from migrate.search.parity.filtering import Json, filters_from, shown
 from migrate.search.parity.result import Parity, TableParity, Thresholds, Wanted
+from migrate.search.service import effective
 
 _FILTERS = 24  # a table
 _FILTERED_K = 100  # so deep are filtered results compared
@@ -197,13 +198,13 @@ class _Table:
             Mode.VECTOR,
             vector=vector,
             k=k,
-            where=self._where(self._mine),
+            where=effective(self._mine, None),
             tenant=self._wanted.tenant,
             rows=False,
         )
         truth = self._source.search(self._mine, replace(query, exact=True, rows=True))
         plain, took = _timed(self._source, self._mine, query)
-        query = replace(query, where=self._where(self._theirs))
+        query = replace(query, where=effective(self._theirs, None))
         answer, their_time = _timed(self._target, self._theirs, query)
         self._found.how = {"source": plain.how, "target": answer.how}
         self._found.notes |= dict.fromkeys(answer.notes)
@@ -253,11 +254,6 @@ class _Table:
     def _key(self, key: Key) -> bytes:
         return values.key_bytes(self._kinds, key)
 
-    def _where(self, searched: Searched, more: Filter | None = None) -> Filter | None:
-        """Return what rows must satisfy: those an agent remembers, and a filter."""
-        parts = tuple(bound_to(f, searched.table) for f in (searched.live, more) if f is not None)
-        return parts[0] if len(parts) == 1 else All(parts) if parts else None
-
     # --- by filters -----------------------------------------------------------
 
     def _by_filters(self, queries: Sequence[Vector], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -282,8 +278,8 @@ class _Table:
         tenant = tenant or self._wanted.tenant
         more = parse(given) if given is not None else None
         query = Query(Mode.VECTOR, vector=vector, k=_FILTERED_K, tenant=tenant, exact=True, rows=False)
-        truth = self._source.search(self._mine, replace(query, where=self._where(self._mine, more)))
-        query = replace(query, where=self._where(self._theirs, more))
+        truth = self._source.search(self._mine, replace(query, where=effective(self._mine, more)))
+        query = replace(query, where=effective(self._theirs, more))
         try:
             there = self._target.search(self._theirs, query)
         except ConfigError as exc:
@@ -327,8 +323,8 @@ class _Table:
         shares = []
         for word in self._words():
             query = Query(Mode.KEYWORD, text=word, k=self._wanted.k, tenant=self._wanted.tenant, rows=False)
-            mine = self._source.search(self._mine, replace(query, where=self._where(self._mine)))
-            theirs = self._target.search(self._theirs, replace(query, where=self._where(self._theirs)))
+            mine = self._source.search(self._mine, replace(query, where=effective(self._mine, None)))
+            theirs = self._target.search(self._theirs, replace(query, where=effective(self._theirs, None)))
             shares.append(
                 measures.overlap(
                     [self._key(h.key) for h in mine.hits], [self._key(h.key) for h in theirs.hits]
