@@ -22,6 +22,7 @@ from migrate.tiers import Facts, Tier
 HORIZON_YEARS = 5
 # Between a local disk and a server across a slow network; measured rates are of a quiet machine.
 _FAST, _SLOW = 0.5, 3.0
+_START_S = 1.0  # to connect, to create tables, to look at both stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,10 @@ def _move(to: Tier, settings: Settings, seen: Measured) -> dict[str, Any]:
 
 
 def _price(to: Tier, spent: float | None, disk: int | None, took: dict[str, int]) -> dict[str, Any]:
-    seconds = None if spent is None else {"low": round(_FAST * spent, 2), "high": round(_SLOW * spent, 2)}
+    if spent is None:
+        return {"to": to.name, "seconds": None, "disk_bytes": disk, "memory_bytes": took}
+    low, high = (round(factor * (spent + _START_S), 1) for factor in (_FAST, _SLOW))
+    seconds = {"low": low, "high": high}
     return {"to": to.name, "seconds": seconds, "disk_bytes": disk, "memory_bytes": took}
 
 

@@ -57,10 +57,10 @@ class Measuring:
         self._reach, self._settings, self._given, self._now = reach, settings, given, now
 
     def all(self) -> Measured:
+        source = self._reach.source(self._settings)
         seen = writers.seen(self._settings)
         if self._given is not None:
             seen = replace(seen, count=self._given, how="write at the same time, as you say", given=True)
-        source = self._reach.source(self._settings)
         _, reading = understand(source, Wishes())
         current = tier_of(self._settings)
         started = time.monotonic()
