@@ -15,6 +15,7 @@ from migrate.search.sqlite import scores
 from migrate.search.sqlite.scores import Asked, F32Array, F64Array
 
 _AT_ONCE = 2048  # rows scored exactly at a time: 2048 x 1536 take 50 MB
+_LOWEST = -float(np.finfo(np.float32).max)  # rows that are not allowed have -inf
 _MOST_TIED = 4096  # kept with the score of the last place before their keys decide
 
 KeysOf = Callable[[Ids], Sequence[Key]]
@@ -64,7 +65,7 @@ class Best:
 
     def _floor(self, quick: F32Array, longest: float) -> float:
         """Return the quick score below which no row can be among the best."""
-        floor, asked = -float(np.finfo(np.float32).max), self._asked
+        floor, asked = _LOWEST, self._asked
         if len(self._scores) >= self._k:
             worst = scores.in_quick(asked, float(self._scores.min()))
             floor = max(floor, worst - scores.error(asked, longest, worst))
@@ -72,7 +73,7 @@ class Best:
             last = float(np.partition(quick, len(quick) - self._k)[len(quick) - self._k])
             if np.isfinite(last):
                 floor = max(floor, last - 2 * scores.error(asked, longest, last))
-        return float(np.nextafter(np.float32(floor), np.float32(-np.inf)))
+        return float(np.nextafter(np.float32(floor), np.float32(-np.inf))) if floor > _LOWEST else floor
 
     def _score(self, ids: Ids, at: npt.NDArray[np.intp], rows_at: Callable[[Any], F32Array]) -> None:
         for i in range(0, len(at), _AT_ONCE):

@@ -1,0 +1,129 @@
+"""Nearest neighbours by an HNSW sidecar: candidates from the index, scores from the store."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from migrate.backends.sqlite.names import translating
+from migrate.backends.sqlite.vectorscan import vectors_at
+from migrate.hnsw.build import Index
+from migrate.schema import Column
+from migrate.search.base import Searched
+from migrate.search.sqlite import scores
+from migrate.search.sqlite.best import Best
+from migrate.search.sqlite.exact import Held, keys_of, rows_allowed
+from migrate.search.sqlite.reading import Reading
+from migrate.search.sqlite.scores import Asked
+from migrate.search.sqlite.where import Allowed
+
+# Looking at so few vectors is quicker than an index that asks Python about each candidate
+# (0.5 us each, thousands of them where few are allowed), and misses none.
+FEW = 10_000
+FEW_SHARE = 0.02
+# Where nearly all are allowed more candidates are asked for, and those that are not are left out.
+NEARLY_ALL = 0.8
+_WIDTH_FOR = 10  # hits, of the width that an index keeps
+_WIDEST_SHARE = 0.25  # of all vectors; a search that wide is no quicker than looking at every one
+_FILTERS = 16
+_ROUNDING = 1e-5  # of hnswlib's distances
+
+
+@dataclass(slots=True)
+class Masks:
+    """Which labels of an index filters allow, for the last filters."""
+
+    index: Index | None = None
+    known: OrderedDict[tuple[str, str], npt.NDArray[np.bool_]] = field(default_factory=OrderedDict)
+
+    def of(self, index: Index, at: Reading, searched: Searched, allowed: Allowed) -> npt.NDArray[np.bool_]:
+        """Return a mask over labels."""
+        if self.index is not index:
+            self.index = index
+            self.known.clear()
+        name = (allowed.sql, repr(allowed.bindings))  # 1, 1.0 and True are equal and not the same to SQL
+        if name not in self.known:
+            rowids = rows_allowed(at.connection, at.at(searched), allowed)
+            self.known[name] = index.alive & np.isin(index.rowids, rowids)
+            while len(self.known) > _FILTERS:
+                self.known.popitem(last=False)
+        self.known.move_to_end(name)
+        return self.known[name]
+
+
+def near(
+    at: Reading,
+    searched: Searched,
+    column: Column,
+    asked: Asked,
+    k: int,
+    index: Index,
+    mask: npt.NDArray[np.bool_] | None,
+    held: Held | None,
+) -> list[tuple[Any, float]] | None:
+    """Return the k nearest rows that are allowed, or None where looking at every one is better.
+
+    mask: over labels; None allows all. held: the column's vectors, where they are in memory.
+    """
+    if index.width is None:
+        return None
+    alive = index.count
+    allowed = alive if mask is None else int(np.count_nonzero(mask))
+    wanted = min(k, allowed)
+    width = max(index.width, math.ceil(index.width * k / _WIDTH_FOR))
+    if width > max(_WIDEST_SHARE * alive, index.width) or wanted == 0:
+        return None
+    share = allowed / alive
+    if share >= NEARLY_ALL:
+        labels, distances = index.graph.ask(asked.quick, min(alive, math.ceil(width / share)))
+        if mask is not None:
+            good = mask[labels]
+            labels, distances = labels[good], distances[good]
+    elif allowed < FEW or share < FEW_SHARE:
+        return None
+    else:
+        labels, distances = index.graph.ask(asked.quick, min(allowed, width), _callback(mask))
+    if len(labels) < wanted:
+        return None
+    last = float(distances[wanted - 1])
+    within = distances <= last + _ROUNDING * (abs(last) + asked.length**2 + 1)
+    rowids = index.rowids[labels[within]]
+    return _scored(at, searched, column, asked, k, rowids, held)
+
+
+def _callback(mask: npt.NDArray[np.bool_] | None) -> Any:
+    if mask is None:
+        return None
+    allowed = mask.tobytes()  # an item of bytes is an int, in half the time of one of an array
+    return allowed.__getitem__
+
+
+def _scored(
+    at: Reading,
+    searched: Searched,
+    column: Column,
+    asked: Asked,
+    k: int,
+    rowids: npt.NDArray[np.int64],
+    held: Held | None,
+) -> list[tuple[Any, float]] | None:
+    """Score candidates by the vectors that the store has; None where it has not all of them."""
+    place = at.at(searched)
+    best = Best(asked, k, keys_of(at.connection, place))
+    with translating("compare vectors", table=searched.name, column=column.name):
+        if held is not None:
+            places = np.searchsorted(held.ids, rowids)
+            if places.max(initial=-1) >= len(held.ids) or (held.ids[places] != rowids).any():
+                return None
+            best.add(rowids, scores.exact(asked, held.rows_at(places)))
+            return best.found()
+        met = 0
+        for piece in vectors_at(at.connection, place.table, column, rowids.tolist()):
+            best.add(piece.ids, scores.exact(asked, piece.rows))
+            met += len(piece.ids)
+        return best.found() if met == len(rowids) else None
