@@ -190,3 +190,36 @@ def test_a_filter_finds_the_rows_for_which_it_holds(
         with psycopg.RawCursor(connection) as cursor:
             found = [n for (n,) in cursor.execute(sql.encode(), values.bound)]
         assert found == [n for n, row in enumerate(kept) if holds(one, row)], (one, sql, values.bound)
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "asked", "expected"),
+    [
+        ("j", {"a": [{"b": 1}]}, Equals(Field("j", ("a", "b")), (None,)), True),
+        ("j", {"a": [{"b": 1}]}, Equals(Field("j", ("a", "b")), (1,)), False),
+        ("j", {"a": [{"b": 1}]}, Between(Field("j", ("a", "b")), (0, True), None), False),
+        ("j", {"a": ["x", 1]}, Between(Field("j", ("a",)), (0, True), None), True),
+        ("j", {"a": []}, Equals(Field("j", ("a",)), (None,)), False),
+        ("j", ["x"], Equals(Field("j", ("0",)), ("x",)), False),
+        ("j", True, Equals(Field("j"), (1,)), False),
+        ("j", 1, Equals(Field("j"), (1.0,)), True),
+        ("r", float(2**53), Between(Field("r"), (2**53 - 1, False), (2**53 + 1, False)), True),
+        ("r", float(2**53), Between(Field("r"), (2**53 + 1, True), None), False),
+        ("r", float(2**53), Equals(Field("r"), (2**53 + 1,)), False),
+        ("r", float("nan"), Between(Field("r"), (0, True), None), False),
+        ("i", 2**63 - 1, Between(Field("i"), (2**63, True), None), False),
+        ("i", 2**63 - 1, Between(Field("i"), None, (1e30, True)), True),
+        ("i", 3, Between(Field("i"), (2.5, False), (3.5, False)), True),
+    ],
+)
+def test_what_is_easily_taken_for_something_else_is_not(
+    connection: psycopg.Connection[tuple[Any, ...]], column: str, row: Any, asked: Filter, expected: bool
+) -> None:
+    assert holds(asked, {column: row}) is expected
+    connection.execute("TRUNCATE rows")
+    cell = json.dumps(row) if column == "j" else row
+    connection.execute(f"INSERT INTO rows (n, {column}) VALUES (0, %s)".encode(), (cell,))
+    values = Values()
+    sql = f"SELECT n FROM rows t WHERE {where(asked, COLUMNS, values, 180000)}"
+    with psycopg.RawCursor(connection) as cursor:
+        assert bool(cursor.execute(sql.encode(), values.bound).fetchall()) is expected
