@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import asdict, dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from migrate.api import Reach, understand
@@ -82,8 +84,23 @@ def inspected(source: Source, reading: Reading, current: str | None = None) -> I
 def tier_of(settings: Settings) -> str | None:
     """Return the tier that a store is in, None for one that is in none (a store of tests)."""
     if isinstance(settings, SqliteSettings):
-        return "sqlite+hnsw" if settings.path.with_suffix(".hnsw").exists() else "sqlite"
+        return "sqlite+hnsw" if has_sidecar(settings.path) else "sqlite"
     return settings.type if settings.type in NAMES else None
+
+
+def has_sidecar(path: Path) -> bool:
+    """Whether an index of ours lies beside a SQLite file; AgentOS keeps one of its own under the same name."""
+    from migrate.hnsw import container, places
+
+    named = path.parent.glob(f"{glob.escape(path.name)}.*{places.SUFFIX}")
+    for candidate in (places.usual_path(path), *named):
+        try:
+            with places.opened(candidate) as descriptor:
+                container.manifest(descriptor)
+        except (OSError, container.NotOursError, container.BrokenError):
+            continue
+        return True
+    return False
 
 
 def _seen(source: Source, table: Table) -> Seen:

@@ -21,9 +21,9 @@ from migrate import api, config, tiers
 from migrate.advising import advise
 from migrate.config import Endpoint, Settings, SqliteSettings
 from migrate.engine import OnProgress
-from migrate.errors import ConfigError, VerifyError
+from migrate.errors import ConfigError, MissingExtraError, VerifyError
 from migrate.failpoints import hit
-from migrate.inspect import tier_of
+from migrate.inspect import has_sidecar, tier_of
 from migrate.report import Observer, Report, Silent
 from migrate.search.parity import Wanted
 
@@ -207,18 +207,27 @@ def name_of(settings: Settings) -> str:
 
 def _with_sidecar(settings: Settings, move: Move, observer: Observer) -> tuple[dict[str, Any], Report]:
     """Build an index beside a file that stays, and see that it finds what looking at every vector finds."""
+    from migrate.hnsw import graph
+    from migrate.hnsw import settings as hnsw
     from migrate.search import open_searchable
     from migrate.search.base import Means, Mode, Query
     from migrate.search.parity.stores import refuse_where_it_failed, with_search
 
     if not isinstance(settings, SqliteSettings):
         raise ConfigError(f"{settings} is no SQLite file")
+    if not graph.installed():
+        raise MissingExtraError("an index beside a file needs hnswlib", hint="pip install 'memlift[hnsw]'")
     observer.say(f"building an index beside {settings.path}")
     # A first question begins the index of a table, and closing waits until it is written.
     with closing(open_searchable(settings, Means(say=observer.say))) as store:
         for searched in store.tables():
             for _, vector in store.sample(searched, 1, seed=1) if searched.vector else ():
                 store.search(searched, Query(Mode.VECTOR, vector=vector, rows=False))
+    if not has_sidecar(settings.path):
+        raise ConfigError(
+            f"no index was built beside {settings.path}: no table has {hnsw.BUILD_FROM:,} vectors that it takes",
+            hint="looking at every vector is quick enough; there is nothing to do",
+        )
     hit("promote.ready")
     # The rows have not moved, so there is nothing of them to compare.
     report = Report(str(settings), str(settings), verified=True, verify_mode="none")
