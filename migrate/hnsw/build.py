@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -169,30 +170,41 @@ def tame(metric: Metric, piece: Piece) -> Rows:
 def measured(reading: Reading, graph: Graph, among: Ids, held: list[Piece]) -> tuple[int | None, float]:
     """Return the smallest width that finds enough of the true neighbours, and the recall with it.
 
-    among: the rowids that the graph holds. Asked are the rows held out of it, and the middles
-    between two of them: questions are seldom where the memories are, and those in between are the
-    hard ones. What is as near as the last of the true ones counts as found, for which of equal
-    vectors is found says nothing.
+    among: the rowids that the graph holds. Asked are the rows held out of it, the middles between two
+    of them, and points drawn anywhere they might be: questions are seldom where the memories are,
+    and are harder to answer there. What is as near as the last of the true ones counts as found,
+    for which of equal vectors is found says nothing.
     """
     if not held:
         return EF_LADDER[0], 1.0
-    plain = np.concatenate([tame(graph.shape.metric, h) for h in held])
-    if graph.shape.metric is Metric.COSINE:
-        plain = plain / np.sqrt(np.square(plain).sum(axis=1, keepdims=True))
-    middles = (plain + np.roll(plain, len(plain) // 2, axis=0)) / 2
-    queries = np.concatenate([plain, middles[np.any(middles != 0, axis=1)]])
-    last = _last_distances(reading, graph.shape.metric, among, queries)
-    recall = 0.0
-    for width in EF_LADDER:
-        found = np.empty(len(queries))
-        for i, query in enumerate(queries):
-            _, distances = graph.ask(query, min(width, graph.count))
-            found[i] = np.count_nonzero(distances[:RECALL_K] <= last[i])
-        found /= min(RECALL_K, graph.count)
-        recall = float(found[: len(plain)].mean())
-        if recall >= WANTED_RECALL and found.mean() >= WANTED_OVERALL:
-            return width, recall
-    return None, recall
+    metric = graph.shape.metric
+    plain = np.concatenate([tame(metric, h) for h in held])
+    groups = [plain, *_between_and_beyond(metric, plain)]
+    queries = np.concatenate(groups)
+    ends = np.cumsum([len(group) for group in groups])[:-1]
+    last = _last_distances(reading, metric, among, queries)
+    recalls: dict[int, float] = {}
+
+    def enough(width: int) -> bool:
+        distances = graph.ask_all(queries, min(width, graph.count))[:, :RECALL_K]
+        found = (distances <= last[:, None]).sum(axis=1) / min(RECALL_K, graph.count)
+        of_plain, *of_others = (float(part.mean()) for part in np.split(found, ends) if len(part))
+        recalls[width] = of_plain
+        return of_plain >= WANTED_RECALL and min(of_others, default=1.0) >= WANTED_ELSEWHERE
+
+    at = bisect_left(EF_LADDER, True, key=enough)
+    if at == len(EF_LADDER):
+        return None, recalls[EF_LADDER[-1]]
+    return EF_LADDER[at], recalls[EF_LADDER[at]]
+
+
+def _between_and_beyond(metric: Metric, rows: Rows) -> list[Rows]:
+    wide = rows.astype(np.float64)
+    if metric is Metric.COSINE:
+        wide /= np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
+    middles = (wide + np.roll(wide, len(wide) // 2, axis=0)) / 2
+    drawn = np.random.default_rng(0).normal(wide.mean(axis=0), wide.std(axis=0), wide.shape)
+    return [made[np.any(made != 0, axis=1)].astype(np.float32) for made in (middles, drawn)]
 
 
 def _last_distances(reading: Reading, metric: Metric, among: Ids, queries: Rows) -> npt.NDArray[np.float32]:

@@ -134,6 +134,18 @@ class Graph:
             return labels[0], distances[0]
         return np.empty(0, np.uint64), np.empty(0, np.float32)
 
+    def ask_all(self, rows: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.float32]:
+        """Return the distances that `ask` finds for many rows, by all processors; infinite where fewer are reached."""
+        try:
+            distances: npt.NDArray[np.float32] = self._index.knn_query(rows, k=width)[1]
+            return distances
+        except RuntimeError:
+            found = np.full((len(rows), width), np.inf, np.float32)
+            for row, into in zip(rows, found, strict=True):
+                near = self.ask(row, width)[1]
+                into[: len(near)] = near
+            return found
+
     def arrays(self) -> Arrays:
         """Return a copy of the index as bytes; takes its memory once more."""
         (state,) = self._index.__getstate__()
