@@ -239,6 +239,11 @@ def _estimate(estimate: dict[str, Any]) -> list[str]:
         text = f"estimated size in the target: {size_text(estimate['target_bytes'])}"
         free = estimate.get("free_bytes")
         lines.append(text + (f"; free there: {size_text(free)}" if free is not None else ""))
+    if "upserts" in estimate:
+        lines.append(
+            f"estimated: {estimate['upserts']:,} upserts, {size_text(estimate['bytes_sent'])} sent,"
+            f" {estimate['write_units']:,} write units; {estimate['read_units']:,} read units to verify a sample"
+        )
     return lines
 
 

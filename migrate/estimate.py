@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from migrate import backends
 from migrate.config import Endpoint, PostgresSettings, QdrantSettings, Settings, SqliteSettings, parse
 from migrate.report import Report, TableReport
 
@@ -23,9 +24,14 @@ _ROOMY, _HNSW_ROOM = 1.3, 1.35
 
 
 def estimated(report: Report, target: Endpoint | None) -> Report:
-    """Return a dry run's report with `estimate` filled in: seconds, target_bytes, free_bytes."""
+    """Return a dry run's report with `estimate` filled in: seconds, target_bytes, free_bytes.
+
+    Of a service that charges for its use: what its module foretells (`foretell`).
+    """
     settings = parse(target) if target is not None else None
     kind = settings.type if settings is not None else "postgres"
+    if kind == "pinecone" and not report.estimate:
+        return replace(report, estimate=backends.load(kind).foretell(report.tables))
     if report.estimate or kind not in _ROW_BYTES:
         return report
     rows, size = report.total_rows, sum(t.bytes for t in report.tables)
