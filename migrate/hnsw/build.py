@@ -20,7 +20,7 @@ from migrate.hnsw.settings import (
     MOST_DELETED,
     QUERIES,
     RECALL_K,
-    WANTED_OVERALL,
+    WANTED_ELSEWHERE,
     WANTED_RECALL,
 )
 from migrate.schema import Column, Metric, Table
