@@ -22,9 +22,21 @@ from migrate.config import PostgresSettings
 from migrate.errors import ConfigError
 from migrate.schema import Metric
 from migrate.search import filters, fuse
-from migrate.search.base import Answer, Health, Hit, Key, Means, Mode, Query, Searched, Vector
+from migrate.search.base import (
+    Answer,
+    Direction,
+    Edge,
+    Health,
+    Hit,
+    Key,
+    Means,
+    Mode,
+    Query,
+    Searched,
+    Vector,
+)
 from migrate.search.hits import hit
-from migrate.search.postgres import queries, rows
+from migrate.search.postgres import graph, queries, rows
 from migrate.search.postgres.catalog import Relation, Words, read_relation, vector_indexes
 from migrate.search.postgres.health import health_of
 from migrate.search.postgres.queries import Asked
@@ -72,6 +84,7 @@ class PostgresSearch:
         self._exact: frozenset[str] = frozenset()
         self._tables: list[Searched] = []
         self._relations: dict[str, Relation] = {}
+        self._graph: graph.Graph | None = None
         try:
             self._look()
         except BaseException:
@@ -97,6 +110,7 @@ class PostgresSearch:
         try:
             found = searched_tables(source)
             stands = {s.name: source.stands(s.table) for s in found}
+            self._graph = graph.found(source)
         finally:
             source.close()
         self._connection = connect(self._settings, first=True)
@@ -355,6 +369,31 @@ class PostgresSearch:
             indexes = [i for i in vector_indexes(run.connection, relation.oid) if i.column == held.name]
             vectors = int(run(f"SELECT count({held.sql}) FROM {relation.at} {ALIAS}", [])[0][0])
         return health_of(indexes, vectors, held, metric)
+
+    # --- the knowledge graph --------------------------------------------------
+
+    def neighbours(
+        self,
+        node: str,
+        *,
+        depth: int = 1,
+        tenant: str | None = None,
+        direction: Direction = Direction.BOTH,
+    ) -> Iterator[Edge]:
+        """See `Graph.neighbours`."""
+        return graph.neighbours(self._settings, self._graph, node, depth, tenant, direction)
+
+    def paths(
+        self,
+        start: str,
+        goal: str,
+        *,
+        depth: int = 4,
+        tenant: str | None = None,
+        direction: Direction = Direction.BOTH,
+    ) -> Iterator[tuple[Edge, ...]]:
+        """See `Graph.paths`."""
+        return graph.paths(self._settings, self._graph, start, goal, depth, tenant, direction)
 
 
 def _kept(searched: Searched, relation: Relation) -> Searched | None:
