@@ -135,21 +135,19 @@ def _too_large(shape: Shape, columns: Sequence[Sequence[Any]], taken: Sequence[b
     if 6 * longest + 40 * len(plain) <= METADATA_BYTES:
         return
     keys = set(shape.table.key_positions)
-    for n, ours in enumerate(taken):
-        if not ours:
-            continue
-        sizes = metadata.cell_sizes(
-            plain, [c if type(c := columns[i][n]) is not bytes else None for i in shape.plain]
-        )
+    named = [metadata.is_name(c.name) for c in plain]
+    for n in (n for n, ours in enumerate(taken) if ours):
+        cells = [columns[i][n] for i in shape.plain]
+        kept = [
+            cell if ok and metadata.problem(c, cell) is None else None
+            for c, ok, cell in zip(plain, named, cells, strict=True)
+        ]
+        sizes = metadata.cell_sizes(plain, kept)
         total = 2 + sum(sizes)
-        order = sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True)
-        for place in order:
+        for place in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):
             if total <= METADATA_BYTES:
                 break
-            at = shape.plain[place]
-            if at in keys or not metadata.is_name(plain[place].name):
-                continue
-            if metadata.problem(plain[place], columns[at][n]) is None:
+            if shape.plain[place] not in keys:
                 reason = f"{sizes[place]} bytes; a record's metadata is at most {METADATA_BYTES}"
-                yield Found(n, at, reason, harmless=True)
-            total -= sizes[place]
+                yield Found(n, shape.plain[place], reason, harmless=True)
+                total -= sizes[place]

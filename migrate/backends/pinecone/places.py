@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -35,6 +36,7 @@ class Places:
         self._spots: dict[str, Spot] = {}
         self._forms: dict[str, Form] = {}
         self._alone: set[str] = set()
+        self._usual: Form | None = None
         self._marked: set[tuple[str, str]] = set()
 
     def spot(self, shape: Shape, known: Mapping[str, Place] | None) -> Spot:
@@ -68,7 +70,7 @@ class Places:
         base = self._indexes.base
         if base == HOST:
             return HOST
-        if self._free(base, shape):
+        if self._free(base, shape) and (shape.native or self._usual in (None, shape.form)):
             return base
         name = index_name(base, shape.form)
         if self._free(name, shape):
@@ -102,6 +104,7 @@ class Places:
         """See what stands where these tables go. Raises SchemaError for what cannot be written to."""
         found = Looked()
         self._learn(known)
+        self._prefer(shapes)
         taken: dict[Spot, str] = {}
         for shape in shapes:
             name = shape.table.name
@@ -126,6 +129,15 @@ class Places:
             if self._indexes.find(spot.index) is None and note not in found.notes:
                 found.notes.append(note)
         return found
+
+    def _prefer(self, shapes: Sequence[Shape]) -> None:
+        """Choose the form of the address's own index, where that is yet to be made: that of the most tables."""
+        base = self._indexes.base
+        if base == HOST or base in self._forms or self._indexes.find(base) is not None:
+            return
+        forms = Counter(shape.form for shape in shapes if not shape.native)
+        if forms and not any(shape.native for shape in shapes):
+            self._usual = forms.most_common(1)[0][0]
 
     def _marks(self, spot: Spot) -> dict[str, Mark]:
         return self._indexes.marks(spot.index) if self._indexes.find(spot.index) is not None else {}

@@ -454,7 +454,8 @@ class PineconeTarget:
                 dropped.append(name)
         self._places.drop_indexes(places.values(), identity or "")
         self._side.undo()
-        dropped += self._side.target.undo()
+        adopted = {name for name, place in places.items() if not place.run}
+        dropped += [name for name in self._side.target.undo() if name not in adopted]
         self.close()
         if self._settings.sidecar is None:
             self._side.remove_if_empty()
