@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _THRESHOLDS = (
     ("--min-recall", "share of the true neighbours that must be found (default 0.95)"),
     ("--min-correlation", "how well the order must agree, -1 to 1 (default 0.9)"),
-    ("--max-score-drift", "how far scores of one pair may differ (default 0.0001)"),
+    ("--max-score-drift", "how far scores of one pair may differ (default 0.00001)"),
     ("--min-filter-parity", "share of filters that must find the same rows (default 1)"),
     ("--min-keyword-overlap", "share of keyword hits that both must have (default: only reported)"),
     ("--max-latency-ratio", "p95 of the target to that of the source (default: only reported)"),

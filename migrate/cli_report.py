@@ -18,7 +18,7 @@ def report_text(report: Report, page: Page, *, error: str | None = None) -> str:
         lines.append("")
     lines += _summary(report, page)
     if report.search is not None:
-        lines += ["", *search_lines(report.search, page), ""]
+        lines += [*([""] if lines[-1] else []), *search_lines(report.search, page), ""]
     if report.promotion is not None:
         lines += [*_promotion(report.promotion, page), ""]
     lines += _misfits(report, page)

@@ -279,5 +279,6 @@ def _allowed(kind: str, confirm: Confirm | None) -> bool:
 def _remember(name: str, tier: str, address: dict[str, Any], before: Settings) -> Path:
     from provisioners import saved
 
-    saved.remember(name, {"tier": tier, "address": address, "previous": str(before)})
+    old = str(before.path.absolute()) if isinstance(before, SqliteSettings) else str(before)
+    saved.remember(name, {"tier": tier, "address": address, "previous": old})
     return saved.path()

@@ -289,8 +289,9 @@ class _Table:
         self._found.run += 1
         length = float(np.linalg.norm(vector))
         if not self._kinds:
+            within = self._wanted.thresholds.max_score_drift or measures.SLACK
             pairs = measures.alike(
-                [h.score for h in truth.hits], [h.score for h in there.hits], self._metric, length, 1e-4
+                [h.score for h in truth.hits], [h.score for h in there.hits], self._metric, length, within
             )
             missing, extra = len(truth.hits) - pairs, len(there.hits) - pairs
             same = not missing and not extra

@@ -18,7 +18,8 @@ class Thresholds:
     min_recall:        share of the true neighbours, plain and under filters.
     min_correlation:   order of the hits, -1 to 1.
     max_score_drift:   difference of scores for one pair. Float error is below 1e-6 on this scale;
-                       another metric, or vectors stored as float16, is far above.
+                       vectors kept as float16 are above 1e-5 up to some hundred dimensions, and
+                       another metric is at any.
     min_filter_parity: share of filters with equal results.
     min_keyword_overlap: share of hits that both have; rankers differ, so nothing is asked by default.
     max_latency_ratio: p95 of the target to that of the source.
@@ -26,7 +27,7 @@ class Thresholds:
 
     min_recall: float | None = 0.95
     min_correlation: float | None = 0.9
-    max_score_drift: float | None = 1e-4
+    max_score_drift: float | None = 1e-5
     min_filter_parity: float | None = 1.0
     min_keyword_overlap: float | None = None
     max_latency_ratio: float | None = None
