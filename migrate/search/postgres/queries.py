@@ -15,6 +15,7 @@ from migrate.search.postgres.catalog import Relation, Words
 from migrate.search.postgres.where import ALIAS, Held, Values
 
 _MOST_RANKED = 20_000  # rows that share a word with a question: 0.3 s
+_MOST_WORDS = 256  # of a question; a page of text has some 200
 _MANY_ROWS = 200_000  # a sample looks at every row up to here: some 50 ms
 # pgvector's operators (https://github.com/pgvector/pgvector#querying): all give a distance, `<#>` the
 # negative inner product.
@@ -118,7 +119,7 @@ def found_words(asked: Asked, words: Words, text: str, n: int) -> tuple[str, str
     lexeme = r"""('''' || replace(replace(w.lexeme, '\', '\\'), '''', '''''') || '''')::tsquery"""
     parts = [
         f"words AS MATERIALIZED (SELECT w.lexeme, {lexeme} AS q"
-        f" FROM unnest(to_tsvector({config}, {asked.values(text, 'text')})) w)"
+        f" FROM unnest(to_tsvector({config}, {asked.values(_askable(text), 'text')})) w LIMIT {_MOST_WORDS})"
     ]
     every = "(SELECT string_agg(q::text, ' | ')::tsquery FROM words)"
     if words.index is None:  # one pass over the table: its words are made anew, which is what costs
@@ -144,6 +145,10 @@ def found_words(asked: Asked, words: Words, text: str, n: int) -> tuple[str, str
         f"SELECT r, p, ({weight}) AS s{_named(keys)} FROM ({hits}) m ORDER BY s DESC{_named(keys)} LIMIT {n}"
     )
     return f"WITH {', '.join(parts)}", ranked
+
+
+def _askable(text: str) -> str:
+    return text.replace("\0", " ").encode("utf-8", "replace").decode()
 
 
 def hybrid(asked: Asked, dense: str, words: tuple[str, str], k: int) -> str:
