@@ -20,7 +20,7 @@ from migrate.hnsw.settings import (
     MOST_DELETED,
     QUERIES,
     RECALL_K,
-    WANTED_ELSEWHERE,
+    WANTED_DISTURBED,
     WANTED_RECALL,
 )
 from migrate.schema import Column, Metric, Table
@@ -170,27 +170,23 @@ def tame(metric: Metric, piece: Piece) -> Rows:
 def measured(reading: Reading, graph: Graph, among: Ids, held: list[Piece]) -> tuple[int | None, float]:
     """Return the smallest width that finds enough of the true neighbours, and the recall with it.
 
-    among: the rowids that the graph holds. Asked are the rows held out of it, the middles between two
-    of them, and points drawn anywhere they might be: questions are seldom where the memories are,
-    and are harder to answer there. What is as near as the last of the true ones counts as found,
-    for which of equal vectors is found says nothing.
+    among: the rowids that the graph holds. Asked are the rows held out of it, and the same with noise
+    as long as they are: questions are not quite where the memories are. What is as near as the last
+    of the true ones counts as found, for which of equal vectors is found says nothing.
     """
     if not held:
         return EF_LADDER[0], 1.0
     metric = graph.shape.metric
     plain = np.concatenate([tame(metric, h) for h in held])
-    groups = [plain, *_between_and_beyond(metric, plain)]
-    queries = np.concatenate(groups)
-    ends = np.cumsum([len(group) for group in groups])[:-1]
+    queries = np.concatenate([plain, _disturbed(plain)])
     last = _last_distances(reading, metric, among, queries)
     recalls: dict[int, float] = {}
 
     def enough(width: int) -> bool:
         distances = graph.ask_all(queries, min(width, graph.count))[:, :RECALL_K]
         found = (distances <= last[:, None]).sum(axis=1) / min(RECALL_K, graph.count)
-        of_plain, *of_others = (float(part.mean()) for part in np.split(found, ends) if len(part))
-        recalls[width] = of_plain
-        return of_plain >= WANTED_RECALL and min(of_others, default=1.0) >= WANTED_ELSEWHERE
+        recalls[width], disturbed = (float(half.mean()) for half in np.split(found, 2))
+        return recalls[width] >= WANTED_RECALL and disturbed >= WANTED_DISTURBED
 
     at = bisect_left(EF_LADDER, True, key=enough)
     if at == len(EF_LADDER):
@@ -198,13 +194,11 @@ def measured(reading: Reading, graph: Graph, among: Ids, held: list[Piece]) -> t
     return EF_LADDER[at], recalls[EF_LADDER[at]]
 
 
-def _between_and_beyond(metric: Metric, rows: Rows) -> list[Rows]:
-    wide = rows.astype(np.float64)
-    if metric is Metric.COSINE:
-        wide /= np.sqrt(np.square(wide).sum(axis=1, keepdims=True))
-    middles = (wide + np.roll(wide, len(wide) // 2, axis=0)) / 2
-    drawn = np.random.default_rng(0).normal(wide.mean(axis=0), wide.std(axis=0), wide.shape)
-    return [made[np.any(made != 0, axis=1)].astype(np.float32) for made in (middles, drawn)]
+def _disturbed(rows: Rows) -> Rows:
+    noise = np.random.default_rng(0).standard_normal(rows.shape).astype(np.float32)
+    lengths = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1, keepdims=True))
+    noise *= (lengths / np.sqrt(rows.shape[1])).astype(np.float32)
+    return rows + noise
 
 
 def _last_distances(reading: Reading, metric: Metric, among: Ids, queries: Rows) -> npt.NDArray[np.float32]:

@@ -16,12 +16,11 @@ from migrate.backends.sqlite.names import translating
 from migrate.backends.sqlite.opening import open_source
 from migrate.errors import MigrateError
 from migrate.failpoints import hit
-from migrate.hnsw import build, container, places
+from migrate.hnsw import build, container, places, settings
 from migrate.hnsw.build import Changes, Index, Progress, Reading, UnfitError
 from migrate.hnsw.container import BrokenError, Manifest
 from migrate.hnsw.graph import Arrays, DamagedError, Graph, Shape, deleted, installed
 from migrate.hnsw.places import BusyError, Writing
-from migrate.hnsw.settings import BUILD_FROM
 from migrate.schema import Column, Metric, Table
 
 _AGAIN_S = 1.0  # after which what could not be done is tried again
@@ -180,9 +179,9 @@ class Sidecar:
                 with self._using:
                     self._index, self._state = None, None  # of no use if this is broken off
                     build.apply(reading, index, changes, progress)
-        if index is None and build.count(reading) >= BUILD_FROM:
+        if index is None and build.count(reading) >= settings.BUILD_FROM:
             index = build.build(reading, self._metric, progress)
-        if index is None or (changes is None and index.count < BUILD_FROM):
+        if index is None or (changes is None and index.count < settings.BUILD_FROM):
             self._forget()
             self.note = None
             return

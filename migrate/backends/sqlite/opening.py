@@ -86,7 +86,17 @@ class Opened:
     how: str
     state: str | None
     _changed: Callable[[], str | None] = field(repr=False)
+    _as_opened: Callable[[], bool] = field(repr=False)
     _closing: ExitStack = field(repr=False)
+
+    def is_current(self) -> bool:
+        """Whether this is as good as to open the file anew, and costs its writers nothing to keep.
+
+        Only ever so of a file that is read as `immutable`. Any other way keeps
+        writers or checkpoints waiting; and a program that opens its own live
+        WAL file after us could not write to it (see `open_source`).
+        """
+        return self.how == "immutable" and self._as_opened()
 
     def check(self) -> None:
         """Raise BackendError where the file changed in a way that this way of reading does not see.
@@ -166,7 +176,8 @@ def _attempt(place: Path, path: Path, stack: ExitStack) -> Opened | None:
             return None  # it changed its journal mode
         refuse_truncated(header, now.main.size, path)
     changed = partial(_changed_since, before, how, place, descriptor)
-    return Opened(connection, how, _state(before, now, how), changed, stack.pop_all())
+    as_opened = partial(_is_as_before, before, place, descriptor)
+    return Opened(connection, how, _state(before, now, how), changed, as_opened, stack.pop_all())
 
 
 def identity(path: Path) -> dict[str, int]:
@@ -280,7 +291,7 @@ def _state(before: _Look, now: _Look, how: str) -> str | None:
         if int.from_bytes(first[16:20], sys.byteorder):
             return f"wal {now.main.device} {now.main.inode} {first.hex()}"
     main, wal = before.main, before.wal if how == "no-lock" else None
-    if _just_written(before):
+    if how != "locks" and _just_written(before):
         return None
     kept = f"{main.device} {main.inode} {main.size} {main.mtime_ns} {before.head.hex()}"
     return f"file {kept}" + (f" {wal.size} {wal.mtime_ns} {before.wal_head.hex()}" if wal else "")
@@ -322,6 +333,13 @@ def _changed_since(before: _Look, how: str, place: Path, descriptor: int) -> str
         return _changed(before, _look(place, descriptor), how)
     except OSError as exc:
         return f"it is gone: {exc.strerror}"
+
+
+def _is_as_before(before: _Look, place: Path, descriptor: int) -> bool:
+    try:
+        return _look(place, descriptor) == before
+    except OSError:
+        return False
 
 
 def _connect(place: Path, how: str) -> sqlite3.Connection:

@@ -73,6 +73,7 @@ class Best:
             last = float(np.partition(quick, len(quick) - self._k)[len(quick) - self._k])
             if np.isfinite(last):
                 floor = max(floor, last - 2 * scores.error(asked, longest, last))
+        floor = min(max(floor, _LOWEST), -_LOWEST)  # of rows beyond float32 it may be beyond, too
         return float(np.nextafter(np.float32(floor), np.float32(-np.inf))) if floor > _LOWEST else floor
 
     def _score(self, ids: Ids, at: npt.NDArray[np.intp], rows_at: Callable[[Any], F32Array]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,9 @@ def vectors(n: int, dim: int = 16, seed: int = 0) -> Rows:
     """Return (n, dim) numbers in clusters."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((max(1, n // 50), dim))
-    return (centres[rng.integers(0, len(centres), n)] + 0.5 * rng.standard_normal((n, dim))).astype(np.float32)
+    return (centres[rng.integers(0, len(centres), n)] + 0.5 * rng.standard_normal((n, dim))).astype(
+        np.float32
+    )
 
 
 def fill(path: Path, rows: Iterable[Sequence[float] | Rows | bytes | None], table: str = TABLE) -> None:
@@ -60,12 +62,13 @@ class Asking:
     def __post_init__(self) -> None:
         self.file = SqliteFile(self.path)
         self.nearest = Nearest(self.path, self.means)
+        self._first: Searched | None = None
 
     def searched(self, metric: Metric | None = None) -> Searched:
         """Return the table with vectors, compared by another metric where one is given."""
-        from dataclasses import replace
-
-        (found,) = [s for s in self.file.tables() if s.vector is not None]
+        if self._first is None:
+            (self._first,) = (s for s in self.file.tables() if s.vector is not None)
+        found = self._first
         if metric is None or found.vector is None:
             return found
         return replace(found, vector=replace(found.vector, metric=metric))
