@@ -34,5 +34,8 @@ def paths(
 
 def _rows(reading: Reading, statement: graph_sql.Statement) -> Iterator[tuple[object, ...]]:
     allow_reading_only(reading.connection, graph_sql.NAMES)
-    with translating("walk over the graph", file=str(reading.path)):
-        yield from reading.connection.execute(*statement)
+    try:
+        with translating("walk over the graph", file=str(reading.path)):
+            yield from reading.connection.execute(*statement)
+    finally:
+        allow_reading_only(reading.connection)

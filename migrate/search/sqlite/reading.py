@@ -1,9 +1,10 @@
 """One query's view of a SQLite file, and what its tables mean from one query to the next.
 
-A file is opened anew for every query and let go of after it: a transaction
-that stays open would make the writers of a rollback-journal file wait, and
-keep a WAL from being checkpointed. Opening takes about a millisecond. What the
-tables mean takes longer (values are looked at), so it is kept.
+A file that is in use is opened anew for every query and let go of after it: a
+transaction that stays open would make the writers of a rollback-journal file
+wait, and keep a WAL from being checkpointed. That takes half a millisecond. A
+file that nobody has open stays open here as long as it does not change. What
+the tables mean takes longer to tell (values are looked at), so it is kept, too.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from migrate import values
 from migrate.backends.sqlite.names import rowid_name, translating
-from migrate.backends.sqlite.opening import open_source
+from migrate.backends.sqlite.opening import Opened, open_source
 from migrate.backends.sqlite.source import SqliteSource
 from migrate.errors import BackendError, TransientError
 from migrate.schema import Table
@@ -79,12 +81,20 @@ class _Meaning:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Open:
+    opened: Opened
+    reading: Reading
+
+
 class SqliteFile:
-    """A file that is read for one query at a time."""
+    """A file that is read for one query at a time, or for several in threads of their own."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._known: _Meaning | None = None
+        self._kept: _Open | None = None
+        self._lock = Lock()
 
     @property
     def path(self) -> Path:
@@ -98,7 +108,9 @@ class SqliteFile:
 
     def close(self) -> None:
         """Let go of what is kept between queries."""
-        self._known = None
+        kept = self._swapped(None)
+        if kept is not None:
+            kept.opened.close()
 
     @contextmanager
     def reading(self) -> Iterator[Reading]:
@@ -107,7 +119,36 @@ class SqliteFile:
         Raises ConfigError where it cannot be read, TransientError where it was
         written to meanwhile and the query is worth another try.
         """
-        with closing(open_source(self._path)) as opened:
+        open_ = self._current() or self._opened()
+        with ExitStack() as stack:
+            stack.callback(open_.opened.close)
+            yield open_.reading
+            try:
+                open_.opened.check()
+            except BackendError as exc:
+                raise TransientError(exc.message, hint=exc.hint, **exc.where) from exc
+            if open_.reading.state is not None and open_.opened.is_current():
+                stack.pop_all()
+                other = self._swapped(open_)  # of another thread
+                if other is not None:
+                    other.opened.close()
+
+    def _current(self) -> _Open | None:
+        """Return what the last query left open, where it is as good as new."""
+        kept = self._swapped(None)
+        if kept is not None and not kept.opened.is_current():
+            kept.opened.close()
+            return None
+        return kept
+
+    def _swapped(self, kept: _Open | None) -> _Open | None:
+        with self._lock:
+            before, self._kept = self._kept, kept
+        return before
+
+    def _opened(self) -> _Open:
+        with ExitStack() as stack:
+            opened = stack.enter_context(closing(open_source(self._path)))
             connection = opened.connection
             with translating("read the schema", file=str(self._path)):
                 (encoding,) = connection.execute("PRAGMA encoding").fetchone()
@@ -116,13 +157,11 @@ class SqliteFile:
             meaning = self._understood((place.st_dev, place.st_ino, schema), opened.state)
             where.register(connection)
             connection.text_factory = values.bytes_text
-            yield Reading(
-                self._path, connection, opened.state, encoding == "UTF-8", meaning.places, meaning.tables
-            )
-            try:
-                opened.check()
-            except BackendError as exc:
-                raise TransientError(exc.message, hint=exc.hint, **exc.where) from exc
+            stack.pop_all()
+        utf8 = encoding == "UTF-8"
+        return _Open(
+            opened, Reading(self._path, connection, opened.state, utf8, meaning.places, meaning.tables)
+        )
 
     @property
     def _meaning(self) -> _Meaning:
