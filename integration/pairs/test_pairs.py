@@ -1,4 +1,4 @@
-"""Round trips over all pairs of SQLite, Postgres, Qdrant embedded and Qdrant server: each store to each, and home."""
+"""Round trips over all pairs of SQLite, Postgres, Qdrant (embedded, server) and Pinecone: each to each, and home."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `integration` is no installed package
 
+from integration.pinecone.backend_kit import address as pinecone_address
+from integration.pinecone_emulator import PineconeEmulator
 from integration.qdrant.backend_kit import impatient  # noqa: F401 - a fixture
 from integration.qdrant_server import QdrantTestServer
 from integration.support import comparing, stores
@@ -21,10 +23,12 @@ from integration.support.servers import Postgres
 from migrate import api
 from migrate.config import QdrantSettings
 
-KINDS = ("sqlite", "postgres", "edge", "server")
-PAIRS = [
-    p for p in itertools.permutations(KINDS, 2) if {*p} != {"sqlite", "postgres"}
-]  # those have tests of their own
+KINDS = ("sqlite", "postgres", "edge", "server", "pinecone")
+APART = (
+    {"sqlite", "postgres"},  # have tests of their own
+    {"server", "pinecone"},  # what Qdrant reads and writes is the same in a folder
+)
+PAIRS = [p for p in itertools.permutations(KINDS, 2) if {*p} not in APART]
 Make = Callable[[str], Any]
 
 
@@ -61,8 +65,16 @@ def qdrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantTestServe
         yield running
 
 
+@pytest.fixture(scope="module")
+def pinecone() -> Iterator[PineconeEmulator]:
+    with PineconeEmulator() as running:
+        yield running
+
+
 @pytest.fixture
-def make(tmp_path: Path, postgres: Postgres, qdrant: QdrantTestServer) -> Iterator[Make]:
+def make(
+    tmp_path: Path, postgres: Postgres, qdrant: QdrantTestServer, pinecone: PineconeEmulator
+) -> Iterator[Make]:
     """Return what makes the address of an empty store of a kind."""
     numbers = itertools.count(1)
     with postgres.database() as database:
@@ -75,6 +87,8 @@ def make(tmp_path: Path, postgres: Postgres, qdrant: QdrantTestServer) -> Iterat
                 return database.at(f"store{n}")
             if kind == "edge":
                 return QdrantSettings(path=tmp_path / f"store{n}")
+            if kind == "pinecone":
+                return pinecone_address(pinecone, tmp_path)
             side = str(tmp_path / f"side{n}.sqlite")
             prefix = f"{tmp_path.name}{n}_"
             return QdrantSettings(url=qdrant.url, grpc_port=qdrant.grpc_port, prefix=prefix, sidecar=side)
@@ -91,13 +105,13 @@ def test_a_store_comes_home_from_a_pair_of_stores(one: str, other: str, make: Ma
     assert api.migrate(second, home).verified
     same(comparing.sqlite_rows(home, json_values=True), comparing.sqlite_rows(source, json_values=True))
     same(comparing.sqlite_shape(home), comparing.sqlite_shape(source))
-    assert api.verify(source, second).verified
+    assert api.verify(source, second, mode="full").verified
 
 
 def test_a_brain_goes_through_all_of_them(make: Make, tmp_path: Path) -> None:
     source = stores.brain(tmp_path / "brain.sqlite")
     at: Any = source
-    for kind in ("edge", "postgres", "server", "sqlite"):
+    for kind in ("edge", "pinecone", "postgres", "server", "sqlite"):
         there = make(kind)
         assert api.migrate(at, there).verified
         at = there

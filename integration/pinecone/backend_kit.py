@@ -71,7 +71,7 @@ def records(emulator: PineconeEmulator, settings: PineconeSettings) -> dict[tupl
                 for namespace in index.describe_index_stats().namespaces:
                     if namespace == "memlift_places":
                         continue
-                    ids = [i.id for page in index.list(namespace=namespace) for i in page.vectors]
+                    ids = [str(i.id) for page in index.list(namespace=namespace) for i in page.vectors]
                     kept: dict[str, Any] = {}
                     for i in range(0, len(ids), 100):
                         answer = index.fetch(ids=ids[i : i + 100], namespace=namespace)

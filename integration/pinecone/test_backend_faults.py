@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tenacity
 
 from integration.pinecone.backend_kit import (
     KEY,
@@ -21,7 +22,7 @@ from integration.support import comparing, stores
 from integration.support.comparing import same
 from migrate import api, engine, retry
 from migrate.backends import pacing
-from migrate.backends.pinecone import fresh, plane
+from migrate.backends.pinecone import fresh, plane, wire
 from migrate.config import PineconeSettings
 from migrate.errors import BackendError, ConfigError
 
@@ -53,7 +54,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
     monkeypatch.setattr(pacing, "FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(pacing, "LONGEST_WAIT_S", 0.01)
-    monkeypatch.setattr(retry.tenacity.nap, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(tenacity.nap, "time", SimpleNamespace(sleep=sleep))
     return asked
 
 
@@ -184,9 +185,9 @@ def test_an_answer_that_took_fewer_records_is_an_error(
     emulator: PineconeEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, there = rows_of(tmp_path / "a.sqlite", 30), address(emulator, tmp_path)
-    parse = plane.wire.parse
+    parse = wire.parse
     monkeypatch.setattr(
-        plane.wire,
+        wire,
         "parse",
         lambda body: {"upsertedCount": 3} if b"upsertedCount" in body and b"26" in body else parse(body),
     )

@@ -101,7 +101,7 @@ class Pair:
 
     def _notes(self, name: str) -> set[tuple[str, str]]:
         with client(self._emulator) as pc, pc.index(name=name) as index:
-            ids = [i.id for page in index.list(namespace="memlift_places") for i in page.vectors]
+            ids = [str(i.id) for page in index.list(namespace="memlift_places") for i in page.vectors]
             told = index.fetch(ids=ids, namespace="memlift_places").vectors if ids else {}
             return {(one, str(v.metadata["table"])) for one, v in told.items() if v.metadata}
 

@@ -291,7 +291,7 @@ def test_metadata_of_a_foreign_record_is_judged_whole() -> None:
         f'{{"a": {2**53 + 1}}}',
     ):
         assert metadata.problem_whole(text), text
-    for text in (None, "{}", '{"a": 1, "b": "x", "c": true, "d": ["x"], "e": 1.5}'):
-        assert metadata.problem_whole(text) is None
+    for good in (None, "{}", '{"a": 1, "b": "x", "c": true, "d": ["x"], "e": 1.5}'):
+        assert metadata.problem_whole(good) is None
     assert "40960" in (metadata.problem_whole(orjson.dumps({"a": "x" * 41_000}).decode()) or "")
     assert math.isclose(float(str(metadata.from_json('{"a": 1.5}')["a"])), 1.5)
