@@ -217,11 +217,11 @@ def test_requests_are_cut_by_bytes_and_by_records() -> None:
     small = [wire.Record(f"r{i}", struct.pack("<f", 1.5), None, {}) for i in range(2500)]
     assert [r.records for r in requests(small, "ns")] == [1000, 1000, 500]
     large = [wire.Record(f"r{i}", struct.pack("<f", i), None, {"t": "x" * 40_000}) for i in range(120)]
-    cut = requests(large, "ns" * 200)
+    cut = list(requests(large, "ns" * 200))
     assert [r.records for r in cut] == [49, 49, 22]
     assert all(len(r.body) <= limits.REQUEST_BYTES for r in cut)
     assert [one["id"] for r in cut for one in orjson.loads(r.body)["vectors"]] == [r.id for r in large]
-    assert requests([], "") == []
+    assert list(requests([], "")) == []
 
 
 def test_write_units_are_a_kb_each_and_five_at_least() -> None:

@@ -98,6 +98,17 @@ class Freshness:
         return True
 
 
+def until_gone(plane: Plane, namespace: str) -> bool:
+    """Return True as soon as a namespace that was removed is seen to be empty, False when the bound has passed."""
+    began, pause = time.monotonic(), _FIRST_S
+    while plane.stats().counts.get(namespace):
+        if time.monotonic() - began > BOUND_S:
+            return False
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_S)
+    return True
+
+
 def _readable(plane: Plane, namespace: str, one: _Written) -> bool:
     ids = [*one.there, *one.gone]
     if not ids:

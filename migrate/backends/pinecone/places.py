@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from migrate.backends.pinecone.fresh import until_gone
 from migrate.backends.pinecone.indexes import HOST, Indexes, Mark
 from migrate.backends.pinecone.names import BOOKS, TAG, Form, Spot, index_name, namespace_name
 from migrate.backends.pinecone.shape import Shape
@@ -38,6 +39,7 @@ class Places:
         self._alone: set[str] = set()
         self._usual: Form | None = None
         self._marked: set[tuple[str, str]] = set()
+        self._dropped: set[tuple[str, str]] = set()
 
     def spot(self, shape: Shape, known: Mapping[str, Place] | None) -> Spot:
         """Return where a table is kept, or is to be. known: what the sidecar says; None where it was asked before."""
@@ -184,8 +186,10 @@ class Places:
         plane = self._indexes.plane(spot.index)
         for name in self._namespaces(spot, identity):
             plane.drop(name)
+            until_gone(plane, name)  # what is written there next must not meet a deletion that is under way
             self._indexes.unmark(spot.index, name)
             self._marked.discard((spot.index, name))
+            self._dropped.add((spot.index, name))
 
     def drop_indexes(self, places: Iterable[Place], identity: str) -> None:
         """Remove the indexes that this sidecar's runs have made, where nobody else keeps anything in them."""
@@ -193,6 +197,7 @@ class Places:
             there = self._indexes.find(name)
             if name == HOST or there is None or there.tags.get(TAG) != identity:
                 continue
-            if not any(n != BOOKS and count for n, count in self._indexes.stats(name).counts.items()):
+            counts = self._indexes.stats(name).counts.items()
+            if not any(n != BOOKS and count and (name, n) not in self._dropped for n, count in counts):
                 self._indexes.control.delete(name)
                 self._indexes.forget(name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -467,20 +467,17 @@ def _key_of(cell: ExactCell) -> Row | None:
     return None if cell.key is None else values.from_exact_row(cell.key)
 
 
-def requests(records: Sequence[Record], namespace: str) -> list[Request]:
+def requests(records: Iterable[Record], namespace: str) -> Iterator[Request]:
     """Cut records into upserts within the limits of bytes and records."""
-    found: list[Request] = []
     bodies: list[bytes] = []
     size = billed = 0
-    room = limits.REQUEST_BYTES - len(namespace) - 100
-    last = ""
+    room, probe = limits.REQUEST_BYTES - len(namespace) - 100, ""
     for record in records:
         body = wire.packed(record)
         if bodies and (size + len(body) + 1 > room or len(bodies) >= limits.REQUEST_RECORDS):
-            found.append(Request(namespace, wire.upsert_body(bodies, namespace), len(bodies), billed, last))
+            yield Request(namespace, wire.upsert_body(bodies, namespace), len(bodies), billed, probe)
             bodies, size, billed = [], 0, 0
         bodies.append(body)
-        size, billed, last = size + len(body) + 1, billed + record.billed, record.id
+        size, billed, probe = size + len(body) + 1, billed + record.billed, record.id
     if bodies:
-        found.append(Request(namespace, wire.upsert_body(bodies, namespace), len(bodies), billed, last))
-    return found
+        yield Request(namespace, wire.upsert_body(bodies, namespace), len(bodies), billed, probe)
