@@ -32,8 +32,8 @@ def report_text(report: Report, page: Page, *, error: str | None = None) -> str:
         lines += page.wrapped(f"note: {text}", "  ")
     for text in report.warnings:
         lines += [page.paint(line, "yellow") for line in page.wrapped(f"warning: {text}", "  ")]
-    if report.usage:
-        used = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in report.usage.items() if n)
+    used = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in report.usage.items() if n)
+    if used:
         lines += page.wrapped(f"used: {used}", "  ")
     if report.quarantine:
         lines += page.wrapped(f"exact values of cells that did not fit are kept in {report.quarantine}", "  ")

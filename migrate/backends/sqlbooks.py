@@ -56,6 +56,7 @@ NAMES = (
     "memlift_columns",
     "memlift_exact",
     "memlift_lease",
+    "memlift_places",  # of a sidecar alone: `migrate.backends.sidecar` makes it
 )
 
 
