@@ -2,7 +2,7 @@
 
 A SQLite file has no register of its users. On Linux /proc tells which processes
 have it open for writing (they may write), and who holds a write lock at this
-moment (they do). A Postgres tells its sessions. Nothing is locked, opened for
+moment (they do). A Postgres tells its connections. Nothing is locked, opened for
 writing or asked twice.
 """
 
@@ -162,7 +162,7 @@ def _of_server(settings: PostgresSettings) -> Writers:
             " AND backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()"
             " AND application_name <> 'memlift'"
         ).fetchone()
-    sessions, busy, hidden = row or (0, 0, 0)
-    note = f"{hidden} sessions of other roles show nothing of what they do" if hidden else ""
-    how = "other session is connected to the database" if sessions == 1 else "other sessions are connected"
-    return Writers(int(sessions), int(busy), how, note)
+    others, busy, hidden = row or (0, 0, 0)
+    note = f"{hidden} connections of other roles show nothing of what they do" if hidden else ""
+    how = "other connection to the database" if others == 1 else "other connections to the database"
+    return Writers(int(others), int(busy), how, note)

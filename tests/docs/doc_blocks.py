@@ -12,7 +12,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 # The guides of backups and of provisioning come with tests of their own.
-DOCUMENTS = ("README.md", "docs/migrating.md", "docs/architecture.md", "docs/CHANGELOG.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/migrating.md",
+    "docs/tiers.md",
+    "docs/parity.md",
+    "docs/architecture.md",
+    "docs/CHANGELOG.md",
+)
 RUN = ("bash", "console", "python")
 # Scripts that make environments: the demo has a test of its own, and the tests are running now.
 SCRIPTS = ("scripts/demo", "scripts/test", ".ci/run")
@@ -53,7 +60,7 @@ class Block:
     def needs_postgres(self) -> bool:
         """Whether it starts an embedded Postgres (an audit does not)."""
         lines = [line for line in self.text.splitlines() if not line.startswith("memlift audit")]
-        return any("postgresql" in line or '"embedded"' in line for line in lines)
+        return any("postgresql" in line or '"embedded"' in line or "--auto-setup" in line for line in lines)
 
     @property
     def sets_up(self) -> bool:
