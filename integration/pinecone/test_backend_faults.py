@@ -218,3 +218,22 @@ def test_a_dead_address_and_a_refused_key_are_told_in_a_line(
         report = api.migrate(source, good)
         assert report.verified
         assert "right-key" not in str(report.to_dict())
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"index": "Bad_Name"}, "cannot be called 'Bad_Name'"),
+        ({"index": "-x"}, "cannot be called '-x'"),
+        ({"index": "x" * 46}, "cannot be called"),
+        ({"index": "in-nowhere", "region": "nowhere"}, "region: nowhere not found"),
+    ],
+)
+def test_an_index_that_cannot_be_made_is_told_with_what_to_do(
+    more: dict[str, Any], said: str, emulator: PineconeEmulator, tmp_path: Path
+) -> None:
+    source, side = rows_of(tmp_path / "a.sqlite", 5), str(tmp_path / "side.sqlite")
+    there = PineconeSettings(**more, api_key=KEY, controller=emulator.url, sidecar=side)
+    with pytest.raises(ConfigError, match=said) as raised:
+        api.migrate(source, there)
+    assert raised.value.hint

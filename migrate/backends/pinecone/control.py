@@ -122,6 +122,10 @@ class Control:
                 lambda: client.create_index(name=name, spec=spec, tags=tags, timeout=-1, **shape),
                 index=name,
             )
+        except NotThereError as exc:
+            raise ConfigError(
+                exc.message, hint="?cloud=...&region=..., as Pinecone names its regions"
+            ) from exc
         except SchemaError:  # the answer to an earlier try was lost, or another run was quicker
             say(f"the Pinecone index {name} is there by now")
         return self.ready(name, say)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from migrate.backends.pinecone.limits import INDEX_NAME_CHARS, NAMESPACE_CHARS
+from migrate.errors import ConfigError
 from migrate.schema import Metric
 
 DEFAULT_SHOWN = "__default__"  # the default namespace in lists and statistics
 BOOKS = "memlift_places"  # our own namespace in an index: one record for each namespace that we made
 TAG = "memlift"  # the tag of indexes that we made; its value is the sidecar's identity
+_INDEX_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _FORBIDDEN = re.compile(r"[^ -~]")
 _METRICS = {Metric.COSINE: "cosine", Metric.DOT: "dotproduct", Metric.EUCLID: "euclidean"}
 _KNOWN = {name: metric for metric, name in _METRICS.items()}
@@ -65,6 +67,15 @@ def index_name(base: str, form: Form) -> str:
     if len(base) + len(tail) <= INDEX_NAME_CHARS:
         return base + tail
     return f"{base[: INDEX_NAME_CHARS - len(tail) - 7].rstrip('-')}-{_hash(base, 6)}{tail}"
+
+
+def check_index_name(name: str) -> None:
+    """Raise ConfigError for a name that no index can be made under."""
+    if len(name) > INDEX_NAME_CHARS or not _INDEX_NAME.fullmatch(name):
+        raise ConfigError(
+            f"a Pinecone index cannot be called {name!r}",
+            hint=f"a-z, 0-9 and hyphens between them, {INDEX_NAME_CHARS} at most",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 
 from migrate.backends.pinecone.fresh import until_gone
 from migrate.backends.pinecone.indexes import HOST, Indexes, Mark
-from migrate.backends.pinecone.names import BOOKS, TAG, Form, Spot, index_name, namespace_name
+from migrate.backends.pinecone.names import (
+    BOOKS,
+    TAG,
+    Form,
+    Spot,
+    check_index_name,
+    index_name,
+    namespace_name,
+)
 from migrate.backends.pinecone.shape import Shape
 from migrate.backends.sidecar import Place
 from migrate.config import PineconeSettings
@@ -127,6 +135,8 @@ class Places:
                 )
             if self.holds_records(spot):
                 found.strangers.append(name)
+            if self._indexes.find(spot.index) is None:
+                check_index_name(spot.index)
             note = f"the index {spot.index!r} is yet to be made, for {shape.form}"
             if self._indexes.find(spot.index) is None and note not in found.notes:
                 found.notes.append(note)
