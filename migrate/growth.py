@@ -120,7 +120,7 @@ class Weeks:
         self._days[int(seconds // 86_400)] += 1
 
     def growth(self, column: str, now: datetime, share: float = 1.0) -> Growth | None:
-        """Return the growth that was seen, or None where the rows came within too short a time.
+        """Return the growth that was seen, or None where the newest rows came in too few weeks.
 
         share: how many of the counted rows matter (those with a vector).
         """
@@ -133,6 +133,8 @@ class Weeks:
         if weeks < FEWEST_WEEKS:
             return None
         counts = [sum(days.get(newest - 7 * w - d, 0) for d in range(7)) for w in range(weeks)]
+        if sum(map(bool, counts)) < FEWEST_WEEKS:
+            return None
         # Bursts leave most weeks empty; then the mean says more than a median of nothing.
         rate = median(counts) or sum(counts) / weeks
         return Growth(

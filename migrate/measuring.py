@@ -185,7 +185,7 @@ class _Pass:
         if self._cut:
             return None, f"not measured: {', '.join(self._cut)} has more rows than {PASS_S:g} s can read"
         if self._clocks:
-            return None, f"not seen: by {', '.join(self._clocks)} all rows came within two weeks"
+            return None, f"not seen: by {', '.join(self._clocks)} rows came in fewer than two of the last weeks"
         return None, "not seen: no column tells when rows came"
 
     def tenants(self) -> dict[str, Any] | None:

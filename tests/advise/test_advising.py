@@ -60,7 +60,7 @@ def test_a_small_store_stays_where_it_is(tmp_path: Path) -> None:
     assert m["vector_bytes"] == 300 * 16
     assert m["dims"] == [{"table": "facts", "vectors": 300, "metric": None, "column": "embedding", "dim": 4}]
     assert m["growth"] is None
-    assert "within two weeks" in m["growth_note"]
+    assert "fewer than two of the last weeks" in m["growth_note"]
     assert m["latency_ms"]["p95"] >= m["latency_ms"]["p50"] > 0
     assert m["latency_ms"]["table"] == "facts"
     assert m["writers"]["count"] == 0

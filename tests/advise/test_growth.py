@@ -104,6 +104,7 @@ def test_an_import_of_some_days_is_no_growth() -> None:
     assert grown(moments(1000, timedelta(minutes=5))) is None
     assert grown(moments(13, timedelta(days=1))) is None
     assert grown(moments(14, timedelta(days=1))).weeks == 2
+    assert grown([*moments(50, timedelta(hours=1)), NOW - timedelta(days=300)]) is None
 
 
 def test_rows_that_come_in_bursts_are_averaged() -> None:
