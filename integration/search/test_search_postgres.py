@@ -20,6 +20,7 @@ from migrate.schema import Metric
 from migrate.search import open_searchable
 from migrate.search.base import Answer, Mode, Query, Searchable
 from migrate.search.filters import bound_to, parse
+from migrate.search.postgres import session as session_module
 from migrate.search.postgres import store as store_module
 from migrate.search.postgres.where import Values
 from migrate.search.postgres.where import where as translated
@@ -91,7 +92,7 @@ def _filled(
 def _explained(store: Searchable, query: Query) -> tuple[Answer, str]:
     """Answer a query, and return the plans that its statements had."""
     plans: list[str] = []
-    run = store_module._Reading.__call__
+    run = session_module.Reading.__call__
 
     def explaining(self: Any, sql: str, bound: Any) -> Any:
         with psycopg.RawCursor(self.connection) as cursor:
@@ -99,7 +100,7 @@ def _explained(store: Searchable, query: Query) -> tuple[Answer, str]:
         return run(self, sql, bound)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_module._Reading, "__call__", explaining)
+        patch.setattr(session_module.Reading, "__call__", explaining)
         answer = store.search(store.tables()[0], query)
     return answer, "\n".join(plans)
 
@@ -212,7 +213,7 @@ def test_an_older_pgvector_without_iterative_scans_still_finds_all(
     )
     try:
         assert isinstance(store, store_module.PostgresSearch)
-        monkeypatch.setattr(store, "_server", replace(store._here, vector_version=(0, 7, 4)))
+        monkeypatch.setattr(store, "_server", replace(store._server, vector_version=(0, 7, 4)))
         (item,) = store.tables()
         where = bound_to(parse({"metadata.n": {"lt": 2}}), item.table)
         hits = store.search(item, Query(Mode.VECTOR, np.ones(8, np.float32), k=30, where=where)).hits
@@ -254,13 +255,13 @@ def test_words_and_json_are_found_through_gin(server: Database, tmp_path: Path) 
 
 def test_a_hybrid_query_is_one_statement(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    run = store_module._Reading.__call__
+    run = session_module.Reading.__call__
 
     def counting(self: Any, sql: str, bound: Any) -> Any:
         asked.append(sql)
         return run(self, sql, bound)
 
-    monkeypatch.setattr(store_module._Reading, "__call__", counting)
+    monkeypatch.setattr(session_module.Reading, "__call__", counting)
     query = Query(Mode.HYBRID, np.ones(8, np.float32), "violin", k=3, exact=True)
     assert len(stand.store.search(stand.table("notes"), query).hits) == 3
     assert len(asked) == 2  # and one for the rows of the hits

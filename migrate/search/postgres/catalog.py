@@ -16,6 +16,8 @@ from migrate.search.postgres.where import ALIAS, Held
 
 _METRICS = {"cosine": Metric.COSINE, "l2": Metric.EUCLID, "ip": Metric.DOT, "l1": Metric.MANHATTAN}
 _CONFIG = re.compile(r"to_tsvector\('((?:[^']|'')+)'::regconfig,")
+# Of a tsvector that a program or a trigger writes nothing tells how: both stems and whole words are asked for.
+_LIKELY = ("simple", "english")
 # What an expression over words may be made of to be used as it stands in an index of others: names of
 # columns, joins of texts and the few functions that people build such expressions from.
 _TOKEN = re.compile(
@@ -47,12 +49,12 @@ class Words:
     """Where a table's words are.
 
     vector: an expression over `t` that gives a tsvector.
-    config: the text search configuration that made it; None for the server's default.
+    configs: the text search configuration that made it, or those that may have.
     index:  the GIN index that holds it, or None where it is made anew for every row.
     """
 
     vector: str
-    config: str | None
+    configs: tuple[str, ...]
     index: str | None
 
 
@@ -171,16 +173,16 @@ def _words(
     here = [columns[name].name for name in searched.text if name in columns]
     own = ddl.words_name(searched.table)
     if here and any(name == own for name, _, _ in indexed):
-        return Words(ddl.words_expression(here, ALIAS), ddl.WORDS_CONFIG, own)
+        return Words(ddl.words_expression(here, ALIAS), (ddl.WORDS_CONFIG,), own)
     column = _tsvector_column(connection, stored.oid)
     if column is not None:
         index = next((name for name, attribute, _ in indexed if attribute == column[0]), None)
-        return Words(f"{ALIAS}.{ident(column[0])}", column[1], index)
+        return Words(f"{ALIAS}.{ident(column[0])}", (column[1],) if column[1] else _LIKELY, index)
     for name, _, expression in indexed:
         config = _CONFIG.search(expression or "")
         if config is not None and _is_plain(expression, {h.name for h in columns.values()}):
-            return Words(expression, config[1].replace("''", "'"), name)
-    return Words(ddl.words_expression(here, ALIAS), ddl.WORDS_CONFIG, None) if here else None
+            return Words(expression, (config[1].replace("''", "'"),), name)
+    return Words(ddl.words_expression(here, ALIAS), (ddl.WORDS_CONFIG,), None) if here else None
 
 
 def _tsvector_column(connection: Connection, oid: int) -> tuple[str, str | None] | None:

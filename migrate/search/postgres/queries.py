@@ -109,17 +109,14 @@ def found_words(asked: Asked, words: Words, text: str, n: int) -> tuple[str, str
     column of them, which would make the table another than its source's).
     """
     keys = _keys(asked.relation)
-    config = (
-        "pg_catalog.get_current_ts_config()"
-        if words.config is None
-        else asked.values(words.config, "regconfig")
-    )
+    given = asked.values(_askable(text), "text")
+    vectors = [f"to_tsvector({asked.values(config, 'regconfig')}, {given})" for config in words.configs]
     selected = ", ".join([f"{ALIAS}.tableoid AS r", f"{ALIAS}.ctid AS p", *(f"{k} AS k{i}" for i, k in keys)])
     rows = f"FROM {asked.relation.at} {ALIAS}"
     lexeme = r"""('''' || replace(replace(w.lexeme, '\', '\\'), '''', '''''') || '''')::tsquery"""
     parts = [
         f"words AS MATERIALIZED (SELECT w.lexeme, {lexeme} AS q"
-        f" FROM unnest(to_tsvector({config}, {asked.values(_askable(text), 'text')})) w LIMIT {_MOST_WORDS})"
+        f" FROM unnest({' || '.join(vectors)}) w LIMIT {_MOST_WORDS})"
     ]
     every = "(SELECT string_agg(q::text, ' | ')::tsquery FROM words)"
     if words.index is None:  # one pass over the table: its words are made anew, which is what costs

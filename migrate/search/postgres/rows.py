@@ -11,11 +11,12 @@ from migrate.backends.postgres.wire import iso_utc
 from migrate.backends.sqlbooks import Books, restore
 from migrate.batch import Row
 from migrate.fit import whole
-from migrate.schema import Kind, Table, affinity
+from migrate.schema import Column, Kind, Table, affinity
+from migrate.search import cells
 from migrate.search.base import Vector
 from migrate.search.postgres.catalog import Relation
 from migrate.search.postgres.queries import column_list
-from migrate.search.postgres.where import ALIAS, Held
+from migrate.search.postgres.where import ALIAS, PGVECTOR, Held
 
 Run = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 """Runs a statement with `$n` marks and reads its rows in binary form."""
@@ -60,24 +61,24 @@ def _exact(books: Books, table: str, keys: list[bytes]) -> list[tuple[bytes, str
 
 def decoded(table: Table, held: Sequence[Held], row: Sequence[Any]) -> Row:
     """Return a row as the source gives it."""
-    cells = list(row)
+    out = list(row)
     for i, (column, there) in enumerate(zip(table.columns, held, strict=True)):
-        cell = cells[i]
+        cell = out[i]
         if cell is None:
             continue
         if there.codec == "timestamptz":
-            cells[i] = iso_utc(cell)
+            out[i] = iso_utc(cell)
         elif isinstance(cell, float) and _may_be_whole(table, column.kind, column.declared) and whole(cell):
-            cells[i] = int(cell)
-    return tuple(cells)
+            out[i] = int(cell)
+    return tuple(out)
 
 
 def _may_be_whole(table: Table, kind: Kind, declared: str) -> bool:
     return kind is Kind.REAL and table.dialect == "sqlite" and affinity(declared) == "NUMERIC"
 
 
-def vector(data: bytes | None, there: Held) -> Vector | None:
-    """Return a vector in pgvector's binary form: int16 dim, int16 zero, then big-endian numbers."""
-    if data is None:
-        return None
-    return np.frombuffer(data, ">f2" if there.type == "halfvec" else ">f4", offset=4).astype(np.float32)
+def vector(column: Column, there: Held, cell: Any) -> Vector | None:
+    """Return a vector cell, (dim,) float32; pgvector's binary form is int16 dim, int16 zero, big-endian numbers."""
+    if cell is None or there.type not in PGVECTOR:
+        return cells.vector(column, cell)
+    return np.frombuffer(cell, ">f2" if there.type == "halfvec" else ">f4", offset=4).astype(np.float32)

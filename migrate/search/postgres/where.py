@@ -27,6 +27,7 @@ from migrate.search.filters import All, Between, Equals, Filter, Not, Scalar, So
 ALIAS = "t"
 VALID_JSON = 160000  # pg_input_is_valid came with Postgres 16
 _INT64 = (-(2**63), 2**63 - 1)
+PGVECTOR = frozenset({"vector", "halfvec"})  # types that pgvector compares as they are
 _MANY = 64  # values of one list; more are bound as one array, which no index serves
 _SURROGATES = ("\ud800", "\udfff")
 
