@@ -35,7 +35,7 @@ from migrate.errors import (
 )
 from migrate.failpoints import hit
 from migrate.plan import Plan, table_same_as
-from migrate.readahead import ReadAhead
+from migrate.readahead import Ahead, prepared
 from migrate.reconcile import mend
 from migrate.report import Observer, Progress, Report
 from migrate.sampling import compare_sample
@@ -281,7 +281,8 @@ class Run:
         waiting = size = quarantined = 0
         since = time.monotonic()
         fit, size_limit = self._fits[table.name], self.choices.batch_size
-        with ReadAhead(self.source, table, fit, size_limit, at, self.target) as ahead:
+        items = prepared(self.source, table, fit, size_limit, at, self.target)
+        with Ahead(items, f"read {table.name}") as ahead:
             for batch, exact, n, bytes_ in ahead:
                 self.target.append(batch, exact)
                 hit("copy.append")

@@ -13,8 +13,7 @@ import itertools
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from queue import Queue
-from threading import Thread
+from functools import partial
 from typing import Any
 
 from migrate import values
@@ -23,13 +22,13 @@ from migrate.batch import Row
 from migrate.errors import MigrateError
 from migrate.jsontext import canonical
 from migrate.ledger import Ledger, Wanted
+from migrate.readahead import Ahead
 from migrate.report import SHOWN
 from migrate.schema import Kind, Table
 
 MODES = ("full", "sample", "counts", "none")
 SAMPLE_ONE_IN = 20
 _STRIDE = 1000  # rows compared at once
-_LOOK_S = 0.1  # of reading, before it is told whether a store keeps us waiting
 
 
 @dataclass(slots=True)
@@ -89,62 +88,6 @@ class Marked:
             wanted.close()
 
 
-class _Reader:
-    """Reads one side: at once, or in a thread of its own where the store keeps us waiting.
-
-    Python runs one thread at a time, and SQLite lets go of its lock at every row: threads that
-    have nothing to wait for only take it from each other, which made comparing tables without
-    vectors 1.3 times as slow. So the first batches are read here, and their time is looked at.
-    """
-
-    def __init__(self, source: Source, table: Table, pick: tuple[int, ...] | None, size: int) -> None:
-        self._batches = _picked(source, table, pick, size)
-        self._queue: Queue[list[Row] | BaseException | None] = Queue(maxsize=4)
-        self._stop = False
-        self._thread: Thread | None = None
-
-    def __iter__(self) -> Iterator[list[Row]]:
-        if not (yield from self._read_here()):
-            return
-        self._thread = Thread(target=self._read_ahead, daemon=True)
-        self._thread.start()
-        while (item := self._queue.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    def _read_here(self) -> Generator[list[Row], None, bool]:
-        """Yield batches while reading them keeps this thread busy; return whether there may be more."""
-        seconds = busy = 0.0
-        while seconds < _LOOK_S or busy > seconds / 2:
-            wall, cpu = time.perf_counter(), time.thread_time()
-            rows = next(self._batches, None)
-            seconds, busy = seconds + time.perf_counter() - wall, busy + time.thread_time() - cpu
-            if rows is None:
-                return False
-            yield rows
-            del rows  # its memory serves the next batch
-        return True
-
-    def _read_ahead(self) -> None:
-        try:
-            for rows in self._batches:
-                if self._stop:
-                    return
-                self._queue.put(rows)
-            self._queue.put(None)
-        except BaseException as exc:  # handed to the thread that compares
-            self._queue.put(exc)
-
-    def close(self) -> None:
-        self._stop = True
-        while self._thread is not None and self._thread.is_alive():
-            while not self._queue.empty():
-                self._queue.get_nowait()
-            self._thread.join(0.02)
-        self._batches.close()
-
-
 def _picked(
     source: Source, table: Table, pick: tuple[int, ...] | None, size: int
 ) -> Generator[list[Row], None, None]:
@@ -176,18 +119,20 @@ def compare(
     started = time.monotonic()
     outcome, ledger = Outcome(), Ledger()
     pick = order_of(table, there)
-    left, right = _Reader(source, table, None, size), _Reader(target, there, pick, size)
+    ahead = partial(Ahead, depth=1)
     try:
-        matcher = _Matcher(table, ledger, outcome, sample=sample)
-        for a, b in _side_by_side(iter(left), iter(right)):
-            matcher.take(a, b)
-            progress(outcome.rows_source)
+        with (
+            ahead(_picked(source, table, None, size), f"read {table.name}") as left,
+            ahead(_picked(target, there, pick, size), f"read back {table.name}") as right,
+        ):
+            matcher = _Matcher(table, ledger, outcome, sample=sample)
+            for a, b in _side_by_side(iter(left), iter(right)):
+                matcher.take(a, b)
+                progress(outcome.rows_source)
         classify(table, ledger, outcome, marked)
         if sample:  # the rows outside the sample are still counted
             outcome.count_the_rest()
     finally:
-        left.close()
-        right.close()
         ledger.close()
     outcome.seconds = time.monotonic() - started
     return outcome
