@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `integration` is
 from qdrant_client import QdrantClient
 
 from integration.qdrant_server import QdrantTestServer
+from integration.qdrant_server.app import VERSION
 
 _NAMES = (f"c{number}" for number in itertools.count(1))
 
@@ -37,6 +38,8 @@ def quiet(request: pytest.FixtureRequest) -> Iterator[None]:
         running.clear_faults()
         running.set_optimizer_delay(0)
         running.set_max_request_bytes(32 * 1024 * 1024)
+        running.set_version(VERSION)
+        running.set_distributed(True)
         running.reset_counters()
 
 

@@ -21,7 +21,15 @@ UUID = "550e8400-e29b-41d4-a716-446655440000"
 # The client types vectors too narrowly for literals.
 PointStruct: Any = models.PointStruct
 PAYLOADS: list[dict[str, Any]] = [
-    {"city": "Berlin", "n": 2**60 + 1, "x": 0.1, "gone": None, "tags": ["a", {"b": [1, 2.5]}], "ok": True},
+    {
+        "city": "Berlin",
+        "n": 2**60 + 1,
+        "u": 2**64 - 1,
+        "x": 0.1,
+        "gone": None,
+        "tags": ["a", {"b": [1, 2.5]}],
+        "ok": True,
+    },
     {},
     {"memlift": "a key of theirs", "": 1, 'od"d.key': {"deep": {"er": None}}, "text": "é😀\x00"},
 ]
@@ -36,17 +44,32 @@ def client(server: QdrantTestServer) -> Any:
 
 def everything(client: QdrantClient, name: str) -> Any:
     """Return what a user can see of a collection."""
-    records, _ = client.scroll(name, limit=1000, with_vectors=True)
     info = client.get_collection(name)
+    keys: list[Any] = [None]
+    if info.config.params.sharding_method == models.ShardingMethod.CUSTOM:
+        keys = [one.key for one in client.list_shard_keys(name).shard_keys or ()]  # an id may be in two
+    records = [r for key in keys for r in _all(client, name, key)]
     config = info.config.model_dump(exclude_none=True, mode="json")
     config.pop("metadata", None)
-    config.pop("strict_mode_config", None)
-    config.pop("wal_config", None)
     return {
-        "points": [(str(r.id), r.payload, _plain(r.vector), r.shard_key) for r in records],
+        "points": sorted(
+            ((str(r.id), r.payload, _plain(r.vector), r.shard_key) for r in records),
+            key=lambda p: (p[0], str(p[3])),
+        ),
         "config": config,
         "schema": {k: (v.data_type.value, v.params) for k, v in info.payload_schema.items()},
     }
+
+
+def _all(client: QdrantClient, name: str, key: Any) -> list[Any]:
+    """All points of a shard key, by pages as strict mode allows them."""
+    found: list[Any] = []
+    offset: Any = None
+    while True:
+        page, offset = client.scroll(name, limit=2, offset=offset, with_vectors=True, shard_key_selector=key)
+        found += page
+        if offset is None:
+            return found
 
 
 def _plain(vector: Any) -> Any:
@@ -77,7 +100,9 @@ def named(client: QdrantClient, name: str) -> None:
         },
         sparse_vectors_config={"bm25": models.SparseVectorParams(modifier=models.Modifier.IDF)},
         hnsw_config=models.HnswConfigDiff(m=24, ef_construct=77),
-        optimizers_config=models.OptimizersConfigDiff(indexing_threshold=12345),
+        optimizers_config=models.OptimizersConfigDiff(indexing_threshold=12345, max_optimization_threads=2),
+        wal_config=models.WalConfigDiff(wal_capacity_mb=48),
+        strict_mode_config=models.StrictModeConfig(enabled=True, upsert_max_batchsize=3, max_query_limit=2),
         quantization_config=models.ScalarQuantization(
             scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.95)
         ),
@@ -153,6 +178,37 @@ def test_a_foreign_collection_comes_back_whole(
     assert everything(client, f"{end.prefix}c") == wanted
     assert everything(client, f"{prefix}c") == wanted
     assert api.verify(origin, end).verified
+
+
+def test_shard_keys_are_a_column_where_a_server_runs_alone(
+    server: QdrantTestServer, client: QdrantClient, tmp_path: Path
+) -> None:
+    sharded(client, "alone_c")
+    wanted = everything(client, "alone_c")
+    server.set_distributed(False)
+    alone = address(server, tmp_path)
+    assert api.migrate(at(server, "alone_"), alone).verified
+    assert client.get_collection(f"{alone.prefix}c").config.params.sharding_method is None
+    assert sorted((p.payload or {})["shard_key"] for p in _all(client, f"{alone.prefix}c", None)) == [
+        '"a"',
+        "5",
+    ]
+    server.set_distributed(True)
+    again = address(server, tmp_path)
+    assert api.migrate(alone, again).verified
+    assert everything(client, f"{again.prefix}c") == wanted
+
+
+def test_points_of_one_shard_key_are_removed_and_those_of_another_stay(
+    server: QdrantTestServer, client: QdrantClient, tmp_path: Path
+) -> None:
+    sharded(client, "mirror_c")
+    there = address(server, tmp_path)
+    assert api.migrate(at(server, "mirror_"), there).verified
+    client.delete("mirror_c", [1], shard_key_selector="a")
+    report = api.migrate(at(server, "mirror_"), there, mirror=True)
+    assert report.verified
+    assert [(p.id, p.shard_key) for p in _all(client, f"{there.prefix}c", None)] == [(1, 5)]
 
 
 def test_a_foreign_collection_is_told_as_a_table(server: QdrantTestServer, client: QdrantClient) -> None:

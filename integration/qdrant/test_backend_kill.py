@@ -6,6 +6,7 @@ makes: every point with its payload and vectors, every row of the sidecar, posit
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import sqlite3
@@ -24,6 +25,7 @@ from integration.support import comparing, stores
 from integration.support.child import Ended, run
 from integration.support.comparing import same
 from migrate import api
+from migrate.backends.qdrant.books import BOOKS
 
 OPTIONS: dict[str, Any] = {
     "on_misfit": "quarantine",
@@ -51,6 +53,18 @@ def edge_points(folder: Path) -> dict[str, Points]:
         found[path.parent.name] = {str(r.id): (r.payload, r.vector) for r in records}
         shard.close()
     assert not list(folder.glob(".dropped-*"))
+    return found
+
+
+def books_told(client: QdrantClient, name: str) -> dict[str, Any]:
+    """What the server was told: whether the run is done, who holds it, how far each table has got."""
+    records, _ = client.scroll(name, limit=5000)
+    found: dict[str, Any] = {}
+    for record in (r.payload or {} for r in records):
+        if record["kind"] == "table":
+            found[json.loads(record["table"])["name"]] = json.loads(record["position"])
+        else:
+            found[record["kind"]] = record["done"] if record["kind"] == "run" else record["owner"]
     return found
 
 
@@ -87,14 +101,17 @@ def to_server(folder: Path, server: QdrantTestServer) -> Pair:
     def state() -> Any:
         client = QdrantClient(url=server.url, check_compatibility=False)
         found: dict[str, Points] = {}
+        told: dict[str, Any] = {}
         for one in client.get_collections().collections:
-            if one.name.startswith(there.prefix):
+            if one.name == there.prefix + BOOKS:
+                told = books_told(client, one.name)
+            elif one.name.startswith(there.prefix):
                 records, _ = client.scroll(one.name, limit=5000, with_vectors=True)
                 found[one.name.removeprefix(there.prefix)] = {
                     str(r.id): (r.payload, r.vector) for r in records
                 }
         client.close()
-        return {"points": found, "side": sidecar_state(side)}
+        return {"points": found, "side": sidecar_state(side), "told": told}
 
     def empty() -> None:
         api.undo(there)
@@ -149,6 +166,7 @@ def test_a_run_killed_at_any_points_ends_as_one_that_was_not(seed: int, pair: Pa
     found = pair.state()
     same(found["points"], wanted["points"])
     same(plain(found, pair)["side"], _unprefixed(wanted))
+    assert found.get("told") == wanted.get("told")
 
 
 def _unprefixed(wanted: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
 from qdrant_client import QdrantClient, models
 
 from integration.qdrant_server import QdrantTestServer
@@ -238,13 +239,19 @@ def test_custom_sharding_keeps_keys_apart(client: QdrantClient, name: str) -> No
     assert ([(p.id, p.shard_key) for p in points], following) == ([(1, "one"), (2, 2)], 3)
     points, following = client.scroll(name, limit=2, offset=following)
     assert ([p.id for p in points], following) == ([3], None)
+    client.upsert(name, [PointStruct(id=3, vector=[1, 3, 0, 0])], shard_key_selector=2)
+    assert len(client.scroll(name, limit=10)[0]) == 3  # an id in two shards is told once
+    client.delete(name, [3], shard_key_selector=2)
     assert client.count(name).count == 3
     assert client.count(name, shard_key_selector="one").count == 2
     assert [p.id for p in client.scroll(name, shard_key_selector=[2])[0]] == [2]
     found = client.query_points(name, query=[1.0, 3.0, 0.0, 0.0], limit=2).points
     assert [point.id for point in found] == [3, 2]
     assert client.collection_cluster_info(name).shard_count == 2
-    client.set_payload(name, {"seen": True}, points=[1, 2])
+    with pytest.raises(Exception, match="Shard key not specified"):
+        client.set_payload(name, {"seen": True}, points=[1, 2])
+    client.set_payload(name, {"seen": True}, points=[1], shard_key_selector="one")
+    client.set_payload(name, {"seen": True}, points=[2], shard_key_selector=2)
     assert all(p.payload == {"seen": True} for p in client.retrieve(name, [1, 2]))
     assert client.delete_shard_key(name, "one")
     assert client.count(name).count == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from integration.qdrant_server.engine import Engine
+from integration.qdrant_server.errors import QdrantError
 from integration.qdrant_server.faults import Counters, Faults
 from integration.qdrant_server.reads import Reads
 from integration.qdrant_server.store import Store
@@ -17,6 +18,7 @@ Json = dict[str, Any]
 
 TITLE = "qdrant - vector search engine"
 VERSION = "1.20.0"  # the client compares its own minor version with this
+METADATA_SINCE, UPDATE_MODE_SINCE = (1, 16), (1, 17)
 COMMIT = "0" * 40
 PEER_ID = 1
 
@@ -47,6 +49,8 @@ class App:
         self.faults = Faults()
         self.counters = Counters()
         self.max_request_bytes = MAX_REQUEST_BYTES
+        self.version = VERSION
+        self.distributed = True
         self._api_key = api_key or None
         self._read_only_key = read_only_key or None
 
@@ -66,6 +70,22 @@ class App:
             raise DeniedError(BAD_KEY)
         if not reads:
             raise DeniedError(READ_ONLY, forbidden=True)
+
+    def since(self, minor: tuple[int, int]) -> bool:
+        """Whether the version told is this one or a later one; an older one ignores what it does not know."""
+        major, second, _ = self.version.split(".")
+        return (int(major), int(second)) >= minor
+
+    def cluster_status(self) -> Json:
+        """`ClusterStatus`: of a cluster of one, or of a server that runs alone."""
+        if not self.distributed:
+            return {"status": "disabled"}
+        return {"status": "enabled", "peer_id": PEER_ID, "peers": {str(PEER_ID): {"uri": "http://127.0.0.1"}}}
+
+    def check_distributed(self) -> None:
+        """Shard keys are the business of a cluster's consensus."""
+        if not self.distributed:
+            raise QdrantError("bad_request", "Distributed mode disabled")
 
     def cluster_info(self, name: str) -> Json:
         """`CollectionClusterInfo` of a cluster of one."""

@@ -140,7 +140,7 @@ class Collection:
         return [self._selected(key) for key in keys]
 
     def for_write(self, selector: Any, *, by_id: bool) -> list[str]:
-        """Folders that a write goes to. With custom sharding an upsert must name its key."""
+        """Folders that a write goes to. With custom sharding one by ids must name its key."""
         keys = _keys(selector)
         if keys is None:
             if by_id and settings_.is_custom_sharding(self.settings):

@@ -41,6 +41,10 @@ def _run(app: App, method: str, name: str, raw: bytes) -> Any:
             app.store.optimizer.delay_s = float(given["optimizer_delay_s"])
         if "max_request_bytes" in given:
             app.max_request_bytes = int(given["max_request_bytes"])
+        if "version" in given:
+            app.version = str(given["version"])
+        if "distributed" in given:
+            app.distributed = bool(given["distributed"])
     else:
         raise KeyError(f"no such control: {method} {name}")
     return {}

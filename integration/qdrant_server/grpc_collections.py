@@ -8,7 +8,7 @@ from typing import Any
 from qdrant_client import grpc
 
 from integration.qdrant_server import proto_json
-from integration.qdrant_server.app import COMMIT, TITLE, VERSION, App
+from integration.qdrant_server.app import COMMIT, TITLE, App
 
 Json = dict[str, Any]
 Handler = Callable[[App, Any], Any]
@@ -73,11 +73,13 @@ def _aliases(app: App, name: str | None) -> Any:
 
 
 def create_shard_key(app: App, message: Any) -> Any:
+    app.check_distributed()
     app.store.get(message.collection_name).create_shard_key(proto_json.shard_key(message.request.shard_key))
     return grpc.CreateShardKeyResponse(result=True)
 
 
 def delete_shard_key(app: App, message: Any) -> Any:
+    app.check_distributed()
     app.store.get(message.collection_name).delete_shard_key(proto_json.shard_key(message.request.shard_key))
     return grpc.DeleteShardKeyResponse(result=True)
 
@@ -104,8 +106,8 @@ def cluster_info(app: App, message: Any) -> Any:
     )
 
 
-def health(_app: App, _message: Any) -> Any:
-    return grpc.HealthCheckReply(title=TITLE, version=VERSION, commit=COMMIT)
+def health(app: App, _message: Any) -> Any:
+    return grpc.HealthCheckReply(title=TITLE, version=app.version, commit=COMMIT)
 
 
 METHODS: dict[str, tuple[Any, Handler]] = {

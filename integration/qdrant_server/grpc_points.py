@@ -8,7 +8,7 @@ from typing import Any
 from qdrant_client import grpc
 
 from integration.qdrant_server import ids, proto_json, vectors
-from integration.qdrant_server.app import App
+from integration.qdrant_server.app import UPDATE_MODE_SINCE, App
 from integration.qdrant_server.errors import QdrantError
 
 Json = dict[str, Any]
@@ -151,6 +151,8 @@ def _upsert_request(message: Any) -> Json:
 
 def upsert(app: App, message: Any) -> Any:
     name, ask = message.collection_name, _upsert_request(message)
+    if not app.since(UPDATE_MODE_SINCE):
+        ask.pop("update_mode", None)
     return _done(app.writes.upsert(name, _points(message.points), ask, wait=message.wait))
 
 

@@ -136,6 +136,14 @@ class QdrantTestServer:
         """The largest REST body; 32 MiB at first."""
         self._control("POST", "settings", {"max_request_bytes": size})
 
+    def set_version(self, version: str) -> None:
+        """Behave as an older server does where this backend cares; "1.20.0" at first."""
+        self._control("POST", "settings", {"version": version})
+
+    def set_distributed(self, distributed: bool) -> None:
+        """Whether it is a cluster of one, as at first, or a server that runs alone."""
+        self._control("POST", "settings", {"distributed": distributed})
+
     def _control(self, method: str, name: str, body: Any = None) -> dict[str, Any]:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/_test/{name}", data=data, method=method)  # noqa: S310

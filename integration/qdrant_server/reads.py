@@ -73,7 +73,8 @@ class Reads:
             falling = isinstance(order, dict) and order.get("direction") == "desc"
             points.sort(key=lambda point: point["order_value"], reverse=falling)
             return points[:limit], None
-        points.sort(key=lambda point: ids.order(point["id"]))
+        # An id that several shards have is told once, as the server's `scroll_by` does.
+        points = sorted({point["id"]: point for point in points}.values(), key=lambda p: ids.order(p["id"]))
         following = points[limit]["id"] if len(points) > limit else None
         return points[:limit], following
 

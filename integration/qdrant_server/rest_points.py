@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from integration.qdrant_server import ids, vectors
+from integration.qdrant_server.app import UPDATE_MODE_SINCE
 from integration.qdrant_server.errors import QdrantError
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ def _batch(batch: Any) -> list[Any]:
 
 def upsert(request: Request) -> Any:
     body = request.body()
-    return request.app.writes.upsert(request.name, _points(body), body, wait=request.wait)
+    points = _points(body)
+    if not request.app.since(UPDATE_MODE_SINCE):
+        body.pop("update_mode", None)
+    return request.app.writes.upsert(request.name, points, body, wait=request.wait)
 
 
 def _vector_points(body: Any) -> list[Any]:

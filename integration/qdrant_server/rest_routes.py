@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from integration.qdrant_server import ids, rest_points, rest_shapes
-from integration.qdrant_server.app import COMMIT, TITLE, VERSION, App
+from integration.qdrant_server.app import COMMIT, METADATA_SINCE, TITLE, App
 from integration.qdrant_server.errors import QdrantError
 
 Json = dict[str, Any]
@@ -63,8 +63,8 @@ _HOLDS_FILTERS = (
 )  # fmt: skip
 
 
-def _version(_request: Request) -> Any:
-    return {"title": TITLE, "version": VERSION, "commit": COMMIT}
+def _version(request: Request) -> Any:
+    return {"title": TITLE, "version": request.app.version, "commit": COMMIT}
 
 
 def _list(request: Request) -> Any:
@@ -72,11 +72,18 @@ def _list(request: Request) -> Any:
 
 
 def _create(request: Request) -> Any:
-    return request.app.store.create(request.name, request.body("CreateCollection"))
+    return request.app.store.create(request.name, _known(request, "CreateCollection"))
 
 
 def _patch(request: Request) -> Any:
-    return request.app.store.patch(request.name, request.body("UpdateCollection"))
+    return request.app.store.patch(request.name, _known(request, "UpdateCollection"))
+
+
+def _known(request: Request, model: str) -> Any:
+    body = request.body(model)
+    if not request.app.since(METADATA_SINCE):
+        body.pop("metadata", None)
+    return body
 
 
 def _aliases(request: Request) -> Any:
@@ -85,12 +92,14 @@ def _aliases(request: Request) -> Any:
 
 
 def _create_shard_key(request: Request) -> Any:
+    request.app.check_distributed()
     key = request.body("CreateShardingKey")["shard_key"]
     request.app.store.get(request.name).create_shard_key(key)
     return True
 
 
 def _delete_shard_key(request: Request) -> Any:
+    request.app.check_distributed()
     key = request.body("DropShardingKey")["shard_key"]
     request.app.store.get(request.name).delete_shard_key(key)
     return True
@@ -114,6 +123,7 @@ _P = f"{_C}/points"
 ROUTES: list[Route] = [
     _route("GET", "/", _version),
     _route("GET", "/collections", _list),
+    _route("GET", "/cluster", lambda r: r.app.cluster_status()),
     _route("GET", "/aliases", lambda r: {"aliases": r.app.store.aliases_of(None)}),
     _route("POST", "/collections/aliases", _aliases),
     _route("GET", _C, lambda r: r.app.store.get(r.name).info()),

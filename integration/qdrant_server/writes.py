@@ -49,7 +49,7 @@ class Writes:
     def update_vectors(self, name: str, points: list[Point], request: Json, *, wait: bool) -> Json:
         found = self._store.get(name)
         strict_mode.check_upsert(found, len(points), request.get("update_filter"))
-        paths = found.for_write(request.get("shard_key"), by_id=False)
+        paths = found.for_write(request.get("shard_key"), by_id=True)
         _not_empty(points)
 
         def ops() -> Iterable[tuple[str, Json, int]]:
@@ -74,7 +74,7 @@ class Writes:
         strict_mode.check_rate(found, "write", 1)
         if "payload" in extra:
             check_payload(extra["payload"])
-        paths = found.for_write(request.get("shard_key"), by_id=False)
+        paths = found.for_write(request.get("shard_key"), by_id=where is None)
 
         def ops() -> Iterable[tuple[str, Json, int]]:
             if where is not None:

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 from migrate.errors import TransientError
 
 Request = TypeVar("Request")
+Result = TypeVar("Result")
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 10.0
 PATIENCE_S = 60.0  # without one success for so long, the run's own retry takes over
@@ -41,6 +42,31 @@ def retry_after(value: Any) -> float | None:
     except ValueError:
         return None
     return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def patiently(work: Callable[[], Result], over: threading.Event) -> Result:
+    """Do one request, again after a TransientError, until it has failed for `PATIENCE_S`; return its result.
+
+    A run that is told of an error reads a whole table again, so a busy moment is waited out here.
+    over: set when nobody needs the result any more; the error is raised at once then.
+    """
+    since, failures = time.monotonic(), 0
+    while True:
+        try:
+            return work()
+        except TransientError as exc:
+            failures += exc.retry_after is None
+            wait = _pause(exc, failures)
+            if time.monotonic() - since + (0 if exc.retry_after else wait) > PATIENCE_S or over.wait(wait):
+                raise
+
+
+def _pause(error: TransientError, failures: int) -> float:
+    """Return the seconds to wait after some failures in a row: what was asked for, else longer each time."""
+    if error.retry_after is not None:
+        return max(0.0, min(error.retry_after, LONGEST_ASKED_S))
+    longest: float = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 10))
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
 
 @dataclass(slots=True)
@@ -197,17 +223,11 @@ class Writer(Generic[Request]):
                 if now >= state.pause_until:  # those that failed together count once
                     state.failures += 1
                     self._width = max(1.0, self._width / 2)
-                    wait = self._wait(error, state.failures)
+                    wait = _pause(error, state.failures)
                     state.pause_until = now + wait
                     self.counts.waited_s += wait
                 state.waiting.appendleft(request)
             self._changed.notify_all()
-
-    def _wait(self, error: TransientError, failures: int) -> float:
-        if error.retry_after is not None:
-            return max(0.0, min(error.retry_after, LONGEST_ASKED_S))
-        longest: float = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(failures - 1, 10))
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
     def _ended(self, error: BaseException) -> None:
         with self._changed:

@@ -55,9 +55,10 @@ def collection_settings(shape: Shape, chosen: QdrantSettings, bm25: Bm25 | None)
     settings = shape.settings()
     told = foreign_settings(shape).get("settings") or {}
     params = told.get("params") or {}
-    settings.update({k: params[k] for k in _CARRIED if params.get(k) is not None})
-    if told.get("quantization_config"):
-        settings["quantization_config"] = told["quantization_config"]
+    custom = params.get("sharding_method") == "custom"
+    left = () if shape.foreign or not custom else ("sharding_method", "shard_number")
+    settings.update({k: params[k] for k in _CARRIED if params.get(k) is not None and k not in left})
+    settings.update({k: told[k] for k in ("quantization_config", "wal_config") if told.get(k)})
     if chosen.quantization is not None:
         settings["quantization_config"] = _QUANTIZATION[chosen.quantization]
     if chosen.on_disk:
@@ -88,6 +89,26 @@ def final_settings(shape: Shape) -> Json:
     }
 
 
+def later_settings(shape: Shape) -> Json:
+    """Return what is set when all else is done: a foreign collection's limits, which would hinder loading."""
+    told = foreign_settings(shape).get("settings") or {}
+    strict = {k: v for k, v in (told.get("strict_mode_config") or {}).items() if v is not None}
+    params = told.get("params") or {}
+    reading = {k: params[k] for k in ("read_fan_out_factor", "read_fan_out_delay_ms") if params.get(k)}
+    found: Json = {"strict_mode_config": strict} if strict.get("enabled") else {}
+    return {**found, "params": reading} if reading else found
+
+
+def _has(info: Info, wanted: Json, section: str) -> bool:
+    here = info.settings.get(section) or {}
+    return all(here.get(k) == v for k, v in wanted.items())
+
+
+def _change(engine: Engine, name: str, settings: Json, progress: Callable[[int, int], None]) -> None:
+    engine.change(name, settings)
+    progress(1, 1)
+
+
 def payload_indexes(shape: Shape) -> dict[str, Json]:
     """Return the payload indexes worth having: {field: schema}.
 
@@ -105,10 +126,10 @@ def payload_indexes(shape: Shape) -> dict[str, Json]:
     for name in dict.fromkeys(wanted):
         if name in vectors or name not in table.column_names:
             continue
-        kind = _SCHEMAS.get(table.column(name).kind)
-        if kind is not None:
+        kind, field = _SCHEMAS.get(table.column(name).kind), field_path(name)
+        if kind is not None and field is not None:
             tenant = name in TENANTS and kind == "keyword"
-            found[field_path(name)] = {"type": kind, **({"is_tenant": True} if tenant else {})}
+            found[field] = {"type": kind, **({"is_tenant": True} if tenant else {})}
     return found
 
 
@@ -126,9 +147,12 @@ def steps(engine: Engine, name: str, shape: Shape, *, index: str) -> list[Step]:
         if field not in info.schema
     ]
     deferred = (info.settings.get("hnsw_config") or {}).get("m") == 0
-    if index != "none" and (deferred or not info.green) and shape.vectors:
+    if index != "none" and (deferred or info.status != "green") and shape.vectors:
         settings = final_settings(shape)
         found.append(Step(table, "vector index", Phase.INDEX, partial(_index, engine, name, settings)))
+    later = {k: v for k, v in later_settings(shape).items() if not _has(info, v, k)}
+    if later:
+        found.append(Step(table, "limits", Phase.INDEX, partial(_change, engine, name, later)))
     taken = {*engine.names(), *engine.aliases()}
     return found + [
         Step(table, f"alias {alias}", Phase.INDEX, partial(_alias, engine, name, alias))

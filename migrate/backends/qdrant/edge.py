@@ -26,7 +26,17 @@ from pathlib import Path
 from typing import Any
 
 from migrate.backends.qdrant.edge_files import ENGINE_SETTINGS, as_rest, check_folder, disk_error, translated
-from migrate.backends.qdrant.engine import Info, Json, Limits, Multi, Packed, Point, PointId, Sparse
+from migrate.backends.qdrant.engine import (
+    Info,
+    Json,
+    Limits,
+    Multi,
+    Packed,
+    Point,
+    PointId,
+    ShardKey,
+    Sparse,
+)
 from migrate.errors import BackendError, SchemaError, TransientError
 
 _SETTINGS = "memlift.json"
@@ -85,7 +95,8 @@ class EdgeEngine:
 
     def __init__(self, folder: Path, *, writing: bool) -> None:
         check_folder(folder, writing=writing)
-        self.limits, self.sharded = Limits(), False
+        self.limits, self.parallel = Limits(), False
+        self.distributed, self.inserts_only = False, True
         self._folder = folder.absolute()
         # A folder that is one shard itself is shown as one collection of the folder's name.
         self._single = self._folder.name if (self._folder / ENGINE_SETTINGS).exists() else None
@@ -270,8 +281,9 @@ class EdgeEngine:
             "hnsw_config": settings.get("hnsw_config") or {},
             "optimizer_config": settings.get("optimizers_config") or {},
             "quantization_config": settings.get("quantization_config"),
+            **{k: settings[k] for k in ("wal_config", "strict_mode_config") if k in settings},
         }
-        return Info(told, seen["points"], seen["indexed"], True, schema, kept.get("metadata") or {})
+        return Info(told, seen["points"], seen["indexed"], "green", schema, kept.get("metadata") or {})
 
     def metadata(self, name: str) -> Json:
         """See `Engine.metadata`."""
@@ -296,9 +308,14 @@ class EdgeEngine:
     def _half_made(self, path: Path) -> bool:
         return {p.name for p in path.iterdir()} <= {"segments", "wal", _SETTINGS, "memlift.new"}
 
-    def set_metadata(self, name: str, metadata: Json) -> None:
-        """See `Engine.set_metadata`."""
-        self._keep(name, {**self._kept(name), "metadata": metadata})
+    def shard_keys(self, name: str) -> list[ShardKey]:
+        """See `Engine.shard_keys`: a folder has none."""
+        return []
+
+    def change(self, name: str, settings: Json) -> None:
+        """See `Engine.change`: kept for the way back to a server; the engine has no such settings."""
+        kept = self._kept(name)
+        self._keep(name, {**kept, "settings": {**(kept.get("settings") or {}), **settings}})
 
     def drop(self, name: str) -> None:
         """See `Engine.drop`."""
@@ -334,6 +351,11 @@ class EdgeEngine:
         with process.lock:
             self._raise_trouble(process)
 
+    def post(self, name: str, point: Point) -> None:
+        """See `Engine.post`."""
+        self.send(name, self.pack(name, [point]))
+        self.settle()
+
     def _raise_trouble(self, process: _Process) -> None:
         trouble, process.trouble = process.trouble, None
         if trouble is not None:
@@ -354,7 +376,7 @@ class EdgeEngine:
                 process.waiting.clear()  # what was not acknowledged is sent again
             process.trouble = None
 
-    def delete(self, name: str, ids: Sequence[PointId]) -> None:
+    def delete(self, name: str, ids: Sequence[PointId], shard: ShardKey | None = None) -> None:
         """See `Engine.delete`."""
         self._call("delete", name, list(ids))
 
@@ -364,8 +386,9 @@ class EdgeEngine:
         limit: int,
         offset: PointId | None,
         *,
-        payload: bool | Sequence[str] = True,
+        payload: bool = True,
         vectors: bool | Sequence[str] = True,
+        shard: ShardKey | None = None,
     ) -> tuple[list[Point], PointId | None]:
         """See `Engine.scroll`."""
         records, after = self._call(
@@ -373,11 +396,15 @@ class EdgeEngine:
             name,
             limit,
             offset,
-            payload if isinstance(payload, bool) else list(payload),
+            payload,
             vectors if isinstance(vectors, bool) else list(vectors) or False,
         )
         points = [Point(i, {n: _typed(v) for n, v in named.items()}, body) for i, named, body in records]
         return points, after
+
+    def present(self, name: str, ids: Sequence[PointId], shard: ShardKey | None = None) -> set[PointId]:
+        """See `Engine.present`."""
+        return set(self._call("present", name, list(ids)))
 
     def count(self, name: str) -> int:
         """See `Engine.count`."""

@@ -112,6 +112,10 @@ class Shards:
         records, after = self._shard(name).scroll(request)
         return [_record(r) for r in records], str(after) if isinstance(after, UUID) else after
 
+    def present(self, name: str, ids: Any) -> list[Any]:
+        found = self._shard(name).retrieve(ids, False, False)
+        return [_record(r)[0] for r in found]
+
     def count(self, name: str) -> int:
         return int(self._shard(name).count(edge.CountRequest(exact=True)))
 

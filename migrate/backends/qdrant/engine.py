@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 Json = dict[str, Any]
 PointId = int | str  # an unsigned 64-bit number, or a UUID as lower-case hyphenated text
+ShardKey = int | str
 
 
 class Sparse(NamedTuple):
@@ -37,7 +38,7 @@ class Point(NamedTuple):
     id: PointId
     vectors: dict[str, Packed]
     payload: Json
-    shard: int | str | None = None
+    shard: ShardKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +48,28 @@ class Info:
     settings: `params`, `hnsw_config`, `optimizer_config`, `quantization_config` as REST tells them.
     schema:   payload indexes, {field: {"type": ..., parameters}}.
     metadata: the collection's own, ours under `memlift`.
-    green:    whether nothing waits to be optimized.
+    status:   "green": nothing waits to be optimized; "yellow": being optimized; "grey": waits for an
+              update to be optimized; "red": an error.
     """
 
     settings: Json
     points: int
     indexed: int
-    green: bool
+    status: str
     schema: Json = field(default_factory=dict)
     metadata: Json = field(default_factory=dict)
     trouble: str | None = None
+
+    @property
+    def dense(self) -> int:
+        """Return how many dense vectors a point may have."""
+        given = self.settings["params"].get("vectors") or {}
+        return 1 if "size" in given else len(given)
+
+    @property
+    def custom_shards(self) -> bool:
+        """Whether points are in shards by keys of their own, so that one id may be in several."""
+        return bool(self.settings["params"].get("sharding_method") == "custom")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +91,20 @@ SERVER_LIMITS = Limits(depth=100, weight=84, cell=4 * 2**20)
 
 
 class Engine(Protocol):
-    """Collections of points. Its errors are ours: TransientError where another try may help.
-
-    sharded: whether it has custom shard keys.
-    """
+    """Collections of points. Its errors are ours: TransientError where another try may help."""
 
     limits: Limits
-    sharded: bool
+    parallel: bool  # whether several reads at once are quicker than one after another
+
+    @property
+    def distributed(self) -> bool:
+        """Whether new collections can have custom shard keys."""
+        ...
+
+    @property
+    def inserts_only(self) -> bool:
+        """Whether `insert_only` is kept; where it is not, see who is `present` before."""
+        ...
 
     def describe(self) -> str:
         """Return its address without secrets."""
@@ -114,8 +134,8 @@ class Engine(Protocol):
         """Make a collection. Raises SchemaError where there already is one."""
         ...
 
-    def set_metadata(self, name: str, metadata: Json) -> None:
-        """Replace our key in a collection's metadata."""
+    def shard_keys(self, name: str) -> list[ShardKey]:
+        """Return the custom shard keys of a collection, sorted; none where it has no such shards."""
         ...
 
     def drop(self, name: str) -> None:
@@ -137,12 +157,19 @@ class Engine(Protocol):
         """Return when everything sent is durable; raise where something was not taken."""
         ...
 
+    def post(self, name: str, point: Point) -> None:
+        """Upsert one point, apart from those that are sent; durable on return. Any thread may call it."""
+        ...
+
     def abandon(self) -> None:
         """Forget what is still under way. Idempotent."""
         ...
 
-    def delete(self, name: str, ids: Sequence[PointId]) -> None:
-        """Remove points; durable on return. Ids that are not there are no error."""
+    def delete(self, name: str, ids: Sequence[PointId], shard: ShardKey | None = None) -> None:
+        """Remove points; durable on return. Ids that are not there are no error.
+
+        shard: must be given in a collection with custom shard keys.
+        """
         ...
 
     def scroll(
@@ -151,10 +178,18 @@ class Engine(Protocol):
         limit: int,
         offset: PointId | None,
         *,
-        payload: bool | Sequence[str] = True,
+        payload: bool = True,
         vectors: bool | Sequence[str] = True,
+        shard: ShardKey | None = None,
     ) -> tuple[list[Point], PointId | None]:
-        """Return points by ascending id (numbers, then UUIDs) from `offset` on, and where to go on."""
+        """Return points by ascending id (numbers, then UUIDs) from `offset` on, and where to go on.
+
+        shard: only the points of this shard key. Without it an id that several shards have is told once.
+        """
+        ...
+
+    def present(self, name: str, ids: Sequence[PointId], shard: ShardKey | None = None) -> set[PointId]:
+        """Return those of some ids that there are points of."""
         ...
 
     def count(self, name: str) -> int:
@@ -163,6 +198,10 @@ class Engine(Protocol):
 
     def index_payload(self, name: str, field: str, schema: Json) -> None:
         """Build a payload index. Idempotent; durable after `settle`."""
+        ...
+
+    def change(self, name: str, settings: Json) -> None:
+        """Change settings of a collection that need nothing to be built."""
         ...
 
     def index(self, name: str, settings: Json, progress: Callable[[int, int], None]) -> None:

@@ -34,8 +34,11 @@ def vector_name(column: str) -> str:
     return column if _PLAIN_VECTOR.fullmatch(column) else f"vector_{_short_hash(column)}"
 
 
-def field_path(column: str) -> str:
-    """Return a payload key as filters and indexes name it: quoted where it has signs of its own."""
+def field_path(column: str) -> str | None:
+    """Return a payload key as filters and indexes name it: quoted where it has signs of its own.
+
+    None for a key that no path can name: quotes cannot be escaped in one.
+    """
     if re.fullmatch(r"[A-Za-z0-9_-]+", column):
         return column
-    return '"' + column.replace('"', '\\"') + '"'
+    return None if not column or '"' in column else f'"{column}"'

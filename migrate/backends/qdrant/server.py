@@ -8,139 +8,96 @@ Every write waits until the server has applied it and has it in its log.
 
 from __future__ import annotations
 
+import threading
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlsplit
 
-import numpy as np
 import orjson
-from qdrant_client import QdrantClient, grpc
+from qdrant_client import grpc
 
-from migrate.backends.pacing import Writer
-from migrate.backends.qdrant import wire
-from migrate.backends.qdrant.engine import SERVER_LIMITS, Info, Json, Multi, Packed, Point, PointId, Sparse
-from migrate.backends.qdrant.errors import of_response, translating
+from migrate.backends.pacing import Writer, patiently
+from migrate.backends.qdrant import rest, wire
+from migrate.backends.qdrant.connection import TIMEOUT_S, Connection
+from migrate.backends.qdrant.engine import SERVER_LIMITS, Info, Json, Point, PointId, ShardKey
+from migrate.backends.qdrant.errors import translating
 from migrate.config import QdrantSettings
-from migrate.errors import BackendError, ConfigError, SchemaError, TransientError
+from migrate.errors import BackendError, SchemaError, TransientError
 
 REQUEST_BYTES = 3 * 2**20  # the server takes 32 MiB; smaller ones keep all streams busy and fail cheaper
 REQUEST_POINTS = 2000
 STREAMS = 4
-TIMEOUT_S = 60
-_GRPC_PROBE_S = 3.0
 POLL_S = 0.25  # how often a collection that is being indexed is asked for its state
 _SETTLED_POLLS = 3  # green so often in a row: right after a change it is still green
 _YELLOW_S = 24 * 3600.0
+_NUDGE_S = 5.0  # how long a collection may be grey until it is told to go on
+_INSERT_ONLY_SINCE = (1, 17)  # older servers ignore `update_mode` and overwrite
 
 
 class _Request(NamedTuple):
     collection: str
     body: bytes
-    shard: int | str | None
+    shard: ShardKey | None
     insert_only: bool
+    over_grpc: bool
+
+
+class _Caps(NamedTuple):
+    """What a collection's strict mode allows: points in an upsert, points in a page, seconds."""
+
+    upsert: int
+    page: int | None
+    timeout_s: int
 
 
 class ServerEngine:
     """A server as an `Engine`."""
 
     def __init__(self, settings: QdrantSettings) -> None:
-        self.limits, self.sharded = SERVER_LIMITS, True
-        self._shard_keys: set[tuple[str, int | str]] = set()
-        self._settings = settings
-        self._client: QdrantClient | None = None
-        self._grpc: Any = None
+        self.limits, self.parallel = SERVER_LIMITS, True
+        self._connection = Connection(settings)
+        self._distributed: bool | None = None
+        self._shard_keys: set[tuple[str, ShardKey]] = set()
+        self._caps_of: dict[str, _Caps] = {}
+        self._closed = threading.Event()
         self._writer: Writer[_Request] = Writer(self._upsert, streams=STREAMS)
 
     def describe(self) -> str:
         """See `Engine.describe`."""
-        return str(self._settings)
-
-    # --- connection -----------------------------------------------------------
-
-    @property
-    def client(self) -> QdrantClient:
-        """Return the client, connected when first asked for."""
-        if self._client is None:
-            self._connect()
-        if self._client is None:
-            raise BackendError("no connection to Qdrant")
-        return self._client
-
-    def _connect(self) -> None:
-        url = self._settings.url or ""
-        port = urlsplit(url).port or 6333
-        grpc_port = self._settings.grpc_port or (6334 if port == 6333 else port + 1)
-        with warnings.catch_warnings():
-            # The client warns of a key over plain HTTP, which is the user's own choice of address.
-            warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
-            # It would also ask for the version in a thread of its own, and warn there.
-            client = QdrantClient(
-                url=url,
-                grpc_port=grpc_port,
-                prefer_grpc=True,
-                api_key=self._settings.api_key,
-                check_compatibility=False,
-                timeout=TIMEOUT_S,
-            )
-        self._client = client
-        try:
-            self._grpc = client.grpc_points if self._grpc_open(client) else None
-        except BaseException:
-            self._client = None
-            client.close()
-            raise
-
-    def _grpc_open(self, client: QdrantClient) -> bool:
-        """Whether the gRPC port answers, and with the collections that REST tells of."""
-        try:
-            with translating("answer over gRPC"):
-                answer = client.grpc_collections.List(grpc.ListCollectionsRequest(), timeout=_GRPC_PROBE_S)
-        except (BackendError, ConfigError):
-            return False
-        return sorted(c.name for c in answer.collections) == self.names()
+        return self._connection.describe()
 
     def reconnect(self) -> None:
         """See `Engine.reconnect`."""
         self.abandon()
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
-        self._connect()
+        self._connection.close()
 
     def close(self) -> None:
         """See `Engine.close`."""
+        self._closed.set()
         self._writer.close()
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        self._connection.close()
 
     def _rest(self, method: str, path: str, op: str, body: Any = None, *, none_for: int = 0) -> Any:
-        """Send one REST request and return its `result`; None for the status `none_for`."""
-        data = body if isinstance(body, bytes) else None if body is None else orjson.dumps(body)
-        api = self.client.http.client
-        with translating(op, store=self.describe()):
-            request = api._client.build_request(  # the client's own, with its key, pool and TLS
-                method,
-                api.host.rstrip("/") + path,
-                content=data,
-                headers={"Content-Type": "application/json"} if data is not None else None,
-            )
-            response = api.send_inner(request)
-            if response.status_code == none_for:
-                return None
-            if response.status_code >= 300:
-                raise of_response(op, response, store=self.describe())
-            answer = orjson.loads(response.content)
-        return answer.get("result")
+        return self._connection.rest(method, path, op, body, none_for=none_for)
+
+    @property
+    def distributed(self) -> bool:
+        """See `Engine.distributed`: only a cluster, if of one node, has custom shard keys."""
+        if self._distributed is None:
+            found = self._rest("GET", "/cluster", "ask for the cluster")
+            self._distributed = found.get("status") == "enabled"
+        return self._distributed
+
+    @property
+    def inserts_only(self) -> bool:
+        """See `Engine.inserts_only`."""
+        return self._connection.version() >= _INSERT_ONLY_SINCE
 
     # --- collections ----------------------------------------------------------
 
     def names(self) -> list[str]:
         """See `Engine.names`."""
-        found = self._rest("GET", "/collections", "list collections")
-        return sorted(str(c["name"]) for c in found["collections"])
+        return self._connection.names()
 
     def aliases(self) -> dict[str, str]:
         """See `Engine.aliases`."""
@@ -149,7 +106,7 @@ class ServerEngine:
 
     def info(self, name: str) -> Info | None:
         """See `Engine.info`."""
-        found = self._rest("GET", _path(name), "read a collection", none_for=404)
+        found = self._rest("GET", rest.path(name), "read a collection", none_for=404)
         if found is None:
             return None
         config = found["config"]
@@ -163,7 +120,7 @@ class ServerEngine:
             {k: v for k, v in config.items() if k != "metadata"},
             int(found.get("points_count") or 0),
             int(found.get("indexed_vectors_count") or 0),
-            found["status"] == "green",
+            str(found["status"]),
             schema,
             config.get("metadata") or {},
             trouble,
@@ -175,83 +132,122 @@ class ServerEngine:
         return info.metadata if info is not None else {}
 
     def create(self, name: str, settings: Json, metadata: Json) -> None:
-        """See `Engine.create`."""
-        self._rest("PUT", _path(name), "create a collection", {**settings, "metadata": metadata})
+        """See `Engine.create`. Servers before 1.16 have no metadata and ignore it."""
+        body = {**settings, **({"metadata": metadata} if metadata else {})}
+        self._rest("PUT", rest.path(name), "create a collection", body)
 
     def alias(self, name: str, alias: str) -> None:
         """See `Engine.alias`."""
         action = {"create_alias": {"collection_name": name, "alias_name": alias}}
         self._rest("POST", "/collections/aliases", "create an alias", {"actions": [action]})
 
-    def _have_shard_key(self, name: str, key: int | str) -> None:
+    def shard_keys(self, name: str) -> list[ShardKey]:
+        """See `Engine.shard_keys`."""
+        found = self._rest("GET", rest.path(name, "/cluster"), "list shards")
+        shards = [*(found.get("local_shards") or ()), *(found.get("remote_shards") or ())]
+        keys: set[ShardKey] = {s["shard_key"] for s in shards if s.get("shard_key") is not None}
+        return sorted(keys, key=lambda key: (isinstance(key, str), key))
+
+    def _have_shard_key(self, name: str, key: ShardKey) -> None:
         """Create a shard key unless it is there."""
         if (name, key) in self._shard_keys:
             return
-        try:
-            self._rest("PUT", _path(name, "/shards"), "create a shard key", {"shard_key": key})
-        except (SchemaError, BackendError) as exc:
-            if "already exists" not in exc.message:
-                raise
+        if key not in self.shard_keys(name):
+            try:
+                self._rest("PUT", rest.path(name, "/shards"), "create a shard key", {"shard_key": key})
+            except SchemaError:  # by somebody else, a moment ago
+                if key not in self.shard_keys(name):
+                    raise
         self._shard_keys.add((name, key))
-
-    def set_metadata(self, name: str, metadata: Json) -> None:
-        """See `Engine.set_metadata`."""
-        self._rest("PATCH", _path(name), "describe a collection", {"metadata": metadata})
 
     def drop(self, name: str) -> None:
         """See `Engine.drop`."""
-        self._rest("DELETE", _path(name), "drop a collection", none_for=404)
+        self._rest("DELETE", rest.path(name), "drop a collection", none_for=404)
+        self._shard_keys = {known for known in self._shard_keys if known[0] != name}
+        self._caps_of.pop(name, None)
 
     def index_payload(self, name: str, field: str, schema: Json) -> None:
-        """See `Engine.index_payload`."""
+        """See `Engine.index_payload`.
+
+        Over many points it takes longer than a request may. A collection that names the field has
+        taken the order, so it is given again, which waits for its turn behind the first.
+        """
         body = {"field_name": field, "field_schema": schema if len(schema) > 1 else schema["type"]}
-        self._rest("PUT", _path(name, "/index?wait=true"), "build a payload index", body)
+        deadline = time.monotonic() + _YELLOW_S
+        while True:
+            try:
+                self._rest("PUT", rest.path(name, "/index?wait=true"), "build a payload index", body)
+            except TransientError:
+                info = self.info(name)
+                if info is None or field not in info.schema or time.monotonic() > deadline:
+                    raise
+            else:
+                return
 
     def index(self, name: str, settings: Json, progress: Callable[[int, int], None]) -> None:
         """See `Engine.index`. Progress is the server's own count of indexed vectors."""
-        self._rest("PATCH", _path(name), "switch indexing on", settings)
-        deadline, greens = time.monotonic() + _YELLOW_S, 0
+        self.change(name, settings)
+        deadline, greens, nudged = time.monotonic() + _YELLOW_S, 0, time.monotonic()
         while greens < _SETTLED_POLLS:
             info = self.info(name)
             if info is None:
                 raise BackendError(f"the collection {name!r} is gone", store=self.describe())
-            if info.trouble is not None:
+            if info.trouble is not None or info.status == "red":
                 raise BackendError(
-                    f"Qdrant could not index {name!r}: {info.trouble}",
+                    f"Qdrant could not index {name!r}: {info.trouble or 'its status is red'}",
                     hint="look at the server's log, then run the same command again",
                 )
-            greens = greens + 1 if info.green else 0
-            progress(min(info.indexed, info.points), info.points)
+            if info.status == "grey" and time.monotonic() - nudged > _NUDGE_S:
+                # After a restart the server waits for any update before it goes on.
+                self.change(name, {"optimizers_config": {}})
+                nudged = time.monotonic()
+            greens = greens + 1 if info.status == "green" else 0
+            total = info.points * info.dense
+            progress(min(info.indexed, total), total)
             if time.monotonic() > deadline:
                 raise BackendError(f"{name!r} is not green after a day", hint="look at the server")
             time.sleep(POLL_S)
+
+    def change(self, name: str, settings: Json) -> None:
+        """See `Engine.change`."""
+        self._caps_of.pop(name, None)
+        self._rest("PATCH", rest.path(name), "change a collection's settings", settings)
 
     # --- writing --------------------------------------------------------------
 
     def pack(self, name: str, points: Sequence[Point], *, insert_only: bool = False) -> bytes:
         """See `Engine.pack`: frames of one point each, in the form of the open protocol."""
-        self.client  # noqa: B018 - decides which protocol is open
-        form = wire.point if self._grpc is not None else _rest_point
-        out = [b"\x01" if insert_only else b"\x00"]
-        for one in points:
-            data, key = form(one), b"" if one.shard is None else orjson.dumps(one.shard)
+        over_grpc, formed = self._formed(points)
+        out = [bytes((insert_only, over_grpc))]
+        for one, data in zip(points, formed, strict=True):
+            key = b"" if one.shard is None else orjson.dumps(one.shard)
             out += (len(key).to_bytes(4, "little"), key, len(data).to_bytes(4, "little"), data)
         return b"".join(out)
 
+    def _formed(self, points: Sequence[Point]) -> tuple[bool, list[bytes]]:
+        """Return whether points go over gRPC, and their bytes: a foreign payload may have integers it has not."""
+        if self._connection.grpc is not None:
+            try:
+                return True, [wire.point(one) for one in points]
+            except OverflowError:
+                pass
+        return False, [rest.point(one) for one in points]
+
     def send(self, name: str, packed: bytes) -> None:
         """See `Engine.send`. Requests are cut by bytes, by count, and where the shard key changes."""
-        view, at, insert_only = memoryview(packed), 1, packed[:1] == b"\x01"
+        view, at, insert_only, over_grpc = memoryview(packed), 2, packed[0] == 1, packed[1] == 1
+        most = min(REQUEST_POINTS, self._caps(name).upsert)
         held: list[memoryview] = []
         size, shard = 0, b""
 
         def flush() -> None:
             nonlocal held, size
             if held:
-                joiner = b"" if self._grpc is not None else b","
+                joiner = b"" if over_grpc else b","
                 key = orjson.loads(shard) if shard else None
                 if key is not None:
                     self._have_shard_key(name, key)
-                self._writer.submit(_Request(name, joiner.join(held), key, insert_only))
+                self._writer.submit(_Request(name, joiner.join(held), key, insert_only, over_grpc))
             held, size = [], 0
 
         while at < len(view):
@@ -259,32 +255,52 @@ class ServerEngine:
             key = bytes(view[at + 4 : at + 4 + n])
             at += 4 + n
             n = int.from_bytes(view[at : at + 4], "little")
-            if held and (size + n > REQUEST_BYTES or len(held) >= REQUEST_POINTS or key != shard):
+            if held and (size + n > REQUEST_BYTES or len(held) >= most or key != shard):
                 flush()
             shard = key
             held.append(view[at + 4 : at + 4 + n])
             size, at = size + n, at + 4 + n
         flush()
 
+    def _caps(self, name: str) -> _Caps:
+        if name not in self._caps_of:
+            info = self.info(name)
+            strict = (info.settings.get("strict_mode_config") or {}) if info is not None else {}
+            strict = strict if strict.get("enabled") else {}
+            self._caps_of[name] = _Caps(
+                strict.get("upsert_max_batchsize") or REQUEST_POINTS,
+                strict.get("max_query_limit"),
+                min(TIMEOUT_S, strict.get("max_timeout") or TIMEOUT_S),
+            )
+        return self._caps_of[name]
+
     def _upsert(self, request: _Request) -> None:
-        if self._grpc is not None:
-            head = wire.upsert_head(request.collection, TIMEOUT_S) + wire.shard_key(request.shard)
+        points, timeout_s = self._connection.grpc, self._caps(request.collection).timeout_s
+        if request.over_grpc:
+            if points is None:
+                raise TransientError("gRPC was closed meanwhile", store=self.describe())
+            head = wire.upsert_head(request.collection, timeout_s) + wire.shard_key(request.shard)
             head += wire.INSERT_ONLY if request.insert_only else b""
             with translating("upsert points", store=self.describe(), collection=request.collection):
-                message = grpc.UpsertPoints.FromString(head + request.body)
-                answer = self._grpc.Upsert(message, timeout=TIMEOUT_S)
-                if answer.result.status != grpc.UpdateStatus.Completed:
-                    raise TransientError("Qdrant did not apply points in time", store=self.describe())
+                answer = points.upsert(head + request.body, timeout=TIMEOUT_S)
+            if answer.result.status != grpc.UpdateStatus.Completed:
+                raise TransientError("Qdrant did not apply points in time", store=self.describe())
             return
         tail: Json = {"shard_key": request.shard} if request.shard is not None else {}
         if request.insert_only:
             tail["update_mode"] = "insert_only"
         more = orjson.dumps(tail)[1:-1]
         body = b'{"points":[' + request.body + b"]" + (b"," + more if more else b"") + b"}"
-        path = _path(request.collection, f"/points?wait=true&timeout={TIMEOUT_S}")
+        path = rest.path(request.collection, f"/points?wait=true&timeout={timeout_s}")
         answer = self._rest("PUT", path, "upsert points", body)
         if answer.get("status") != "completed":
             raise TransientError("Qdrant did not apply points in time", store=self.describe())
+
+    def post(self, name: str, point: Point) -> None:
+        """See `Engine.post`."""
+        over_grpc, (data,) = self._formed([point])
+        request = _Request(name, data, None, False, over_grpc)
+        patiently(lambda: self._upsert(request), self._closed)
 
     def settle(self) -> None:
         """See `Engine.settle`."""
@@ -294,9 +310,12 @@ class ServerEngine:
         """See `Engine.abandon`."""
         self._writer.abandon()
 
-    def delete(self, name: str, ids: Sequence[PointId]) -> None:
+    def delete(self, name: str, ids: Sequence[PointId], shard: ShardKey | None = None) -> None:
         """See `Engine.delete`."""
-        self._rest("POST", _path(name, "/points/delete?wait=true"), "delete points", {"points": list(ids)})
+        body: Json = {"points": list(ids), **({} if shard is None else {"shard_key": shard})}
+        answer = self._rest("POST", rest.path(name, "/points/delete?wait=true"), "delete points", body)
+        if answer.get("status") != "completed":
+            raise TransientError("Qdrant did not delete points in time", store=self.describe())
 
     # --- reading --------------------------------------------------------------
 
@@ -306,99 +325,78 @@ class ServerEngine:
         limit: int,
         offset: PointId | None,
         *,
-        payload: bool | Sequence[str] = True,
+        payload: bool = True,
         vectors: bool | Sequence[str] = True,
+        shard: ShardKey | None = None,
     ) -> tuple[list[Point], PointId | None]:
         """See `Engine.scroll`."""
-        self.client  # noqa: B018 - decides which protocol is open
-        if self._grpc is None:
-            return self._scroll_rest(name, limit, offset, payload, vectors)
-        some = not isinstance(vectors, bool) and bool(vectors)
-        with translating("read points", store=self.describe(), collection=name):
+        limit = min(limit, self._caps(name).page or limit)
+        return patiently(lambda: self._scroll(name, limit, offset, payload, vectors, shard), self._closed)
+
+    def _scroll(
+        self,
+        name: str,
+        limit: int,
+        offset: PointId | None,
+        payload: bool,
+        vectors: bool | Sequence[str],
+        shard: ShardKey | None,
+    ) -> tuple[list[Point], PointId | None]:
+        points = self._connection.grpc
+        if points is not None:
             request = grpc.ScrollPoints(
                 collection_name=name,
                 limit=limit,
                 offset=None if offset is None else grpc.PointId.FromString(wire.point_id(offset)),
-                with_payload=_payload_wanted(payload),
-                with_vectors=grpc.WithVectorsSelector(include=grpc.VectorsSelector(names=list(vectors)))
-                if some and not isinstance(vectors, bool)
-                else grpc.WithVectorsSelector(enable=bool(vectors)),
+                with_payload=grpc.WithPayloadSelector(enable=payload),
+                with_vectors=_vectors_wanted(vectors),
+                shard_key_selector=wire.selector(shard),
             )
-            answer = self._grpc.Scroll(request, timeout=TIMEOUT_S)
+            with translating("read points", store=self.describe(), collection=name):
+                answer = points.scroll(request, timeout=TIMEOUT_S)
             after = wire.unpack_id(answer.next_page_offset) if answer.HasField("next_page_offset") else None
-            return [wire.unpack_point(p) for p in answer.result], after
+            try:
+                return [wire.unpack_point(p) for p in answer.result], after
+            except wire.InexactError:
+                pass  # REST tells such numbers digit by digit
+        return self._scroll_rest(name, limit, offset, payload, vectors, shard)
 
     def _scroll_rest(
         self,
         name: str,
         limit: int,
         offset: PointId | None,
-        payload: bool | Sequence[str],
+        payload: bool,
         vectors: bool | Sequence[str],
+        shard: ShardKey | None,
     ) -> tuple[list[Point], PointId | None]:
         body: Json = {
             "limit": limit,
-            "with_payload": payload if isinstance(payload, bool) else list(payload),
+            "with_payload": payload,
             "with_vector": vectors if isinstance(vectors, bool) else list(vectors) or False,
         }
         if offset is not None:
             body["offset"] = offset
-        found = self._rest("POST", _path(name, "/points/scroll"), "read points", body)
-        points = [
-            Point(p["id"], _from_rest(p.get("vector")), p.get("payload") or {}, p.get("shard_key"))
-            for p in found["points"]
-        ]
-        return points, found.get("next_page_offset")
+        if shard is not None:
+            body["shard_key"] = shard
+        found = self._rest("POST", rest.path(name, "/points/scroll"), "read points", body)
+        return [rest.unpack_point(p) for p in found["points"]], found.get("next_page_offset")
+
+    def present(self, name: str, ids: Sequence[PointId], shard: ShardKey | None = None) -> set[PointId]:
+        """See `Engine.present`."""
+        body: Json = {"ids": list(ids), "with_payload": False, "with_vector": False}
+        if shard is not None:
+            body["shard_key"] = shard
+        found = self._rest("POST", rest.path(name, "/points"), "look for points", body)
+        return {p["id"] for p in found}
 
     def count(self, name: str) -> int:
         """See `Engine.count`."""
-        found = self._rest("POST", _path(name, "/points/count"), "count points", {"exact": True})
+        found = self._rest("POST", rest.path(name, "/points/count"), "count points", {"exact": True})
         return int(found["count"])
 
 
-def _path(name: str, tail: str = "") -> str:
-    return f"/collections/{quote(name, safe='')}{tail}"
-
-
-def _payload_wanted(payload: bool | Sequence[str]) -> Any:
-    if isinstance(payload, bool):
-        return grpc.WithPayloadSelector(enable=payload)
-    return grpc.WithPayloadSelector(include=grpc.PayloadIncludeSelector(fields=list(payload)))
-
-
-def _rest_point(one: Point) -> bytes:
-    """Return a point as JSON; float32 in its shortest digits, half the bytes of doubles."""
-    named: Any = {name: _to_rest(v) for name, v in one.vectors.items()}
-    if list(named) == [""]:
-        named = named[""]
-    return orjson.dumps(
-        {"id": one.id, "vector": named, "payload": one.payload}, option=orjson.OPT_SERIALIZE_NUMPY
-    )
-
-
-def _to_rest(packed: Packed) -> Any:
-    if isinstance(packed, Sparse):
-        return {
-            "indices": np.frombuffer(packed.indices, np.uint32),
-            "values": np.frombuffer(packed.values, np.float32),
-        }
-    if isinstance(packed, Multi):
-        return np.frombuffer(packed.data, np.float32).reshape(-1, packed.dim)
-    return np.frombuffer(packed, np.float32)
-
-
-def _from_rest(vector: Any) -> dict[str, Packed]:
-    if vector is None:
-        return {}
-    named = vector if isinstance(vector, dict) and "indices" not in vector else {"": vector}
-    return {name: _packed(one) for name, one in named.items()}
-
-
-def _packed(one: Any) -> Packed:
-    if isinstance(one, dict):
-        order = np.argsort(np.asarray(one["indices"], np.uint32))
-        indices, numbers = np.asarray(one["indices"], np.uint32), np.asarray(one["values"], np.float32)
-        return Sparse(indices[order].tobytes(), numbers[order].tobytes())
-    if one and isinstance(one[0], list):
-        return Multi(len(one[0]), np.asarray(one, np.float32).tobytes())
-    return np.asarray(one, np.float32).tobytes()
+def _vectors_wanted(vectors: bool | Sequence[str]) -> Any:
+    if isinstance(vectors, bool) or not vectors:
+        return grpc.WithVectorsSelector(enable=bool(vectors))
+    return grpc.WithVectorsSelector(include=grpc.VectorsSelector(names=list(vectors)))

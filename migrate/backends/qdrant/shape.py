@@ -13,7 +13,7 @@ import orjson
 
 from migrate import values, vectors
 from migrate.backends.qdrant import cosine, payload
-from migrate.backends.qdrant.engine import Json, Multi, Packed, Point, PointId, Sparse
+from migrate.backends.qdrant.engine import Json, Multi, Packed, Point, PointId, ShardKey, Sparse
 from migrate.backends.qdrant.names import MARKS, vector_name
 from migrate.batch import Row
 from migrate.schema import Column, Kind, Metric, Table
@@ -91,8 +91,8 @@ class Shape:
     """How rows of one table and points of its collection are made of each other.
 
     json_text: JSON cells keep their text (`Options.json` is "text").
-    sharded:   the engine has shard keys; where not, points of a collection that has
-               them are kept as any table's rows, because one id may be in two shards.
+    sharded:   the collection has custom shard keys; where a foreign one had them and this one
+               has not, points are kept as any table's rows, because one id may be in two shards.
     """
 
     def __init__(self, table: Table, *, json_text: bool = False, sharded: bool = True) -> None:
@@ -124,6 +124,14 @@ class Shape:
         if self.foreign:
             return _given_id(key[0])
         return values.point_id([self._kinds[i] for i in self._key], key)
+
+    def key_shard(self, key: Sequence[Any]) -> ShardKey | None:
+        """Return the shard key of a point for a key; None where the collection has none."""
+        if not self.foreign or "shard_key" not in self.table.key:
+            return None
+        cell = key[self.table.key.index("shard_key")]
+        found: ShardKey | None = None if cell is None else orjson.loads(cell)
+        return found
 
     def row_id(self, row: Row) -> PointId:
         """Return the id of a row's point, for a table that has a key."""
@@ -194,11 +202,9 @@ class Shape:
         """Return the names of the vectors that the wanted columns need."""
         return [v.name for v in self.vectors if v.column.name in wanted.column_names]
 
-    def asked_payload(self, wanted: Table) -> bool | list[str]:
-        """Return the payload keys that the wanted columns need; True for all."""
-        if self.foreign:
-            return "payload" in wanted.column_names
-        return True
+    def asks_payload(self, wanted: Table) -> bool:
+        """Whether the wanted columns need the payload."""
+        return not self.foreign or "payload" in wanted.column_names
 
 
 def _given_id(cell: Any) -> PointId:

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from migrate.backends.qdrant import foreign
+from migrate.backends.qdrant import foreign, pages
+from migrate.backends.qdrant.books import BOOKS, ServerBooks
 from migrate.backends.qdrant.engine import Engine, Info
-from migrate.backends.qdrant.names import METADATA
+from migrate.backends.qdrant.ownership import maker
 from migrate.backends.qdrant.settings import open_engine, sidecar_of
 from migrate.backends.qdrant.shape import Shape
 from migrate.backends.sidecar import Place, Reading, exists, open_reading
 from migrate.batch import Batch, Cursor
 from migrate.config import QdrantSettings
 from migrate.errors import ConfigError
+from migrate.fit import size_of
 from migrate.schema import NotCarried, Table
-
-_PAGE_BYTES = 4 * 2**20  # of vectors; an answer of this size is quick, and no server cuts it
 
 
 class QdrantSource:
     """Collections and a sidecar as a `Source` (see `migrate.backends.base`).
 
     Qdrant has no snapshot to read from: points that are written meanwhile may
-    be seen or not. A cursor is the id of the next point, as the engine gives it.
+    be seen or not. A cursor is the ranges of ids that are left (`pages`).
     """
 
     def __init__(self, settings: QdrantSettings) -> None:
@@ -75,6 +75,8 @@ class QdrantSource:
         aliases, prefix = self._engine.aliases(), self._settings.prefix
         found: list[Table] = []
         for collection in self._engine.names():
+            if collection.endswith(BOOKS):
+                continue
             place = places.get(collection)
             if place is None and not collection.startswith(prefix):
                 continue
@@ -103,7 +105,7 @@ class QdrantSource:
             table = foreign.describe(self._engine, collection, name, info, aliases)
         self._collections[table.name], self._shapes[table.name] = (
             collection,
-            Shape(table, sharded=self._engine.sharded),
+            Shape(table, sharded=info.custom_shards),
         )
         return table
 
@@ -112,10 +114,12 @@ class QdrantSource:
 
         Raises ConfigError where there is no sidecar at all.
         """
-        ours = self._engine.metadata(collection).get(METADATA)
-        if not isinstance(ours, dict):
+        settings = self._settings
+        books = None if settings.path is not None else ServerBooks(self._engine, settings.prefix)
+        found = maker(self._engine, books, collection)
+        if found is None:
             return False
-        hint = f"name it with sidecar=... (it was {ours.get('sidecar')}), or its own prefix with ?prefix=..."
+        hint = f"name it with sidecar=... (it was {found[1]}), or its own prefix with ?prefix=..."
         if self._side is None:
             raise ConfigError(
                 f"the collection {collection!r} was made by memlift, and its sidecar is not here", hint=hint
@@ -150,7 +154,7 @@ class QdrantSource:
         return self._side
 
     def batches(self, table: Table, *, size: int, after: Cursor = None) -> Iterator[Batch]:
-        """See `Source.batches`. Points come by ascending id, then the rows kept aside whole."""
+        """See `Source.batches`. Points come first, by `pages`, then the rows kept aside whole."""
         self.tables()
         collection = self._collections.get(table.name)
         if collection is None:
@@ -159,26 +163,29 @@ class QdrantSource:
         shape = self._shapes[table.name]
         at: Any = after or {}
         if "aside" not in at:
-            yield from self._points(collection, shape, table, size, at.get("next"))
+            yield from self._points(collection, shape, table, size, at.get("left"))
         if self._side is not None:
             yield from self._side.whole_rows(
                 shape.table, table, size, at.get("aside", 0), lambda n: {"aside": n}
             )
 
-    def _points(self, collection: str, shape: Shape, table: Table, size: int, offset: Any) -> Iterator[Batch]:
-        limit = min(size, self._page(shape, table))
-        keys, vectors = shape.asked_payload(table), shape.asked_vectors(table)
-        while True:
-            points, offset = self._engine.scroll(collection, limit, offset, payload=keys, vectors=vectors)
-            if points:
-                rows = shape.rows(points, table)
-                if self._side is not None:
-                    rows = self._side.restored(shape.table, rows, table)
-                cursor = {"aside": 0} if offset is None else {"next": offset}
-                yield Batch(table, rows, cursor)
-            if offset is None:
-                return
-
-    def _page(self, shape: Shape, table: Table) -> int:
-        wide = sum(4 * (v.column.dim or 0) for v in shape.vectors if v.column.name in table.column_names)
-        return max(1, _PAGE_BYTES // (wide + 1000))
+    def _points(self, collection: str, shape: Shape, table: Table, size: int, left: Any) -> Iterator[Batch]:
+        if left is None:
+            info = self._engine.info(collection)
+            ranges = pages.ranges(self._engine, collection, info) if info is not None else []
+        else:
+            ranges = [pages.Range(*one) for one in left]
+        found = pages.Pages(
+            self._engine,
+            collection,
+            ranges,
+            payload=shape.asks_payload(table),
+            vectors=shape.asked_vectors(table),
+            at_once=size,
+        )
+        for points, after in found:
+            rows = shape.rows(points, table)
+            found.seen(len(rows), size_of(list(zip(*rows, strict=True))))
+            if self._side is not None:
+                rows = self._side.restored(shape.table, rows, table)
+            yield Batch(table, rows, {"left": after} if after else {"aside": 0})

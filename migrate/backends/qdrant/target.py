@@ -9,13 +9,15 @@ from typing import Any
 from migrate import values
 from migrate.backends.base import Fit, Options, Position, Standing, Step
 from migrate.backends.qdrant import build
-from migrate.backends.qdrant.engine import Engine, Json
+from migrate.backends.qdrant.books import ServerBooks
+from migrate.backends.qdrant.engine import Engine, ShardKey
 from migrate.backends.qdrant.fit import fit as collection_fit
 from migrate.backends.qdrant.hybrid import Bm25
 from migrate.backends.qdrant.keyless import Keyless
 from migrate.backends.qdrant.names import METADATA, collection_name
+from migrate.backends.qdrant.ownership import Ownership
 from migrate.backends.qdrant.settings import limits_of, open_engine, sidecar_of
-from migrate.backends.qdrant.shape import Shape, is_collection
+from migrate.backends.qdrant.shape import DIALECT, Shape, is_collection
 from migrate.backends.sidecar import Place, Sidecar
 from migrate.batch import Batch, ExactCell, Row
 from migrate.config import QdrantSettings
@@ -41,6 +43,7 @@ class QdrantTarget:
         self._side = Sidecar(sidecar_of(settings), options)
         self._run_id = ""
         self._shapes: dict[str, Shape] = {}
+        self._kept: dict[str, tuple[str, str]] = {}  # of tables: the collection, and the run that made it
         self._here: set[str] = set()  # planned tables whose rows SQL finds in the sidecar
         self._bm25 = Bm25(settings.bm25) if settings.bm25 else None
         self._keyless = Keyless(self._count_aside)
@@ -48,6 +51,7 @@ class QdrantTarget:
         self._sent = False
         self._lost: LeaseLostError | None = None
         self._notes: list[str] = []
+        self._ours: Ownership | None = None
         self._say: Callable[[str], None] = lambda _: None
 
     @property
@@ -66,12 +70,23 @@ class QdrantTarget:
             self._engine = open_engine(self._settings, writing=True)
         return self._engine
 
+    @property
+    def ours(self) -> Ownership:
+        """Return what tells our collections from those of other machines."""
+        if self._ours is None:
+            books = None if self._settings.path else ServerBooks(self.engine, self._settings.prefix)
+            self._ours = Ownership(self.engine, self._side, books)
+        return self._ours
+
     def describe(self) -> str:
         """See `Store.describe`."""
         return str(self._settings)
 
     def close(self) -> None:
         """See `Store.close`."""
+        ours, self._ours = self._ours, None
+        if ours is not None:
+            ours.stop()
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
@@ -80,7 +95,7 @@ class QdrantTarget:
     def fit(self, table: Table) -> Fit:
         """See `Judge.fit`."""
         if is_collection(table):
-            sharded = self._settings.path is None
+            sharded = self._sharded(table)
             return collection_fit(table, self._options, limits_of(self._settings), sharded=sharded)
         return self._side.fit(table)
 
@@ -93,9 +108,16 @@ class QdrantTarget:
         shape = self._shapes.get(table.name)
         if shape is None or shape.table != table:
             shape = self._shapes[table.name] = Shape(
-                table, json_text=self._options.json == "text", sharded=self._settings.path is None
+                table, json_text=self._options.json == "text", sharded=self._sharded(table)
             )
         return shape
+
+    def _sharded(self, table: Table) -> bool:
+        """Whether a table's collection has custom shard keys; only for one that had them is the server asked."""
+        if table.dialect != DIALECT or "shard_key" not in table.column_names:
+            return False
+        info = self.engine.info(self._collection(table))
+        return self.engine.distributed if info is None else info.custom_shards
 
     def _mirror(self, table: Table) -> Table | None:
         """Return what the sidecar keeps of a collection's table beside it; None for nothing."""
@@ -129,6 +151,8 @@ class QdrantTarget:
         here = set(engine.names())
         aliases = engine.aliases()
         taken: dict[str, str] = {}
+        collections = {t.name: self._collection(t) for t in tables if is_collection(t)}
+        other = self.ours.look(collections, standing, identity, here)
         for table in tables:
             if not is_collection(table):
                 continue
@@ -141,32 +165,35 @@ class QdrantTarget:
             if name in aliases:
                 strangers.append(table.name)
                 notes.append(f"{name!r} is an alias of the collection {aliases[name]!r}")
-            elif name in here and table.name not in places:
-                self._check_not_ours(name, identity)
+            elif (
+                name in here
+                and table.name not in places
+                and (other is None or table.name not in other.tables)
+            ):
+                self.ours.check_not_others(name, identity)
                 strangers.append(table.name)
         gone = [n for n, p in places.items() if p.place not in here and standing.state == "done"]
         if gone:
             notes.append(f"collections that memlift made are gone: {', '.join(gone[:5])}")
+        if other is not None:
+            standing = replace(standing, state="unfinished", plan=other.plan, run=other.run)
+            notes.append(
+                f"goes on with an unfinished run of another machine (its sidecar was {other.sidecar});"
+                " tables without vectors are copied anew"
+            )
         made = {**standing.made, **{n: p.table for n, p in places.items()}}
         return replace(standing, made=made, strangers=tuple(strangers), notes=tuple(notes))
-
-    def _check_not_ours(self, name: str, identity: str | None) -> None:
-        """Refuse a collection of another sidecar's: its run can only go on from there."""
-        ours = self.engine.metadata(name).get(METADATA)
-        if isinstance(ours, dict) and ours.get("sidecar_id") != identity:
-            raise SchemaError(
-                f"the collection {name!r} was made by memlift with another sidecar: {ours.get('sidecar')}",
-                hint="run from the machine that has it, name it with sidecar=..., or choose another prefix",
-            )
 
     def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
         """See `Target.claim`."""
         if self._settings.path is not None:
             self._settings.path.mkdir(parents=True, exist_ok=True)  # a store without vectors has one too
+        self.ours.take_over(self.say)
         orphans = self._side.claim(plan, run, restart=restart)
         self._run_id = run
+        self.ours.begin(run, plan, restart=restart)
         for place in orphans:
-            self.engine.drop(place.place)
+            self.ours.drop(place.place, self._side.identity)
             hit("claim.dropped")
             self._side.forget(place.table.name)
 
@@ -189,6 +216,8 @@ class QdrantTarget:
         if place is not None:
             table_same_as(table, place.table)
         info = engine.info(name)
+        if info is not None and place is not None and place.run:
+            self.ours.check_not_others(name, self._side.identity)
         if info is not None and place is not None and place.run == self._run_id and info.points:
             at = self.positions().get(table.name)
             if at is None or not at.rows:
@@ -205,17 +234,13 @@ class QdrantTarget:
             self._side.enrol(table, name, self._run_id if info is None else "")
         if info is None:
             settings = {**build.collection_settings(shape, self._settings, self._bm25), **build.DEFERRED}
-            engine.create(name, settings, {METADATA: self._metadata(table)})
-
-    def _metadata(self, table: Table) -> Json:
-        """Return what tells a collection as ours, also on another machine."""
-        return {
-            "version": 1,
-            "table": table.to_dict(),
-            "sidecar": self._side.describe(),
-            "sidecar_id": self._side.identity,
-            "run": self._run_id,
-        }
+            try:
+                engine.create(name, settings, {METADATA: self.ours.metadata(table)})
+            except SchemaError:  # another machine was quicker; what it made is not ours
+                self._side.forget(table.name)
+                raise
+        run = place.run if place is not None else self._run_id if info is None else ""
+        self.ours.keep(table, name, run, self.positions().get(table.name))
 
     def positions(self) -> dict[str, Position]:
         """See `Target.positions`."""
@@ -249,7 +274,7 @@ class QdrantTarget:
         if not self._sent and not self._lost:
             self._sent = True
             try:
-                self._side.check_lease()
+                self._check_lease()
             except LeaseLostError as exc:
                 self._lost = exc  # told by commit; till then nothing more is sent
         if batch.rows and self._lost is None:
@@ -261,6 +286,11 @@ class QdrantTarget:
             self.engine.send(name, packed)
             self._append_mirror(table, batch)
         self._pending += exact
+
+    def _check_lease(self) -> None:
+        """Raise LeaseLostError where another run, here or on another machine, has taken the target over."""
+        self._side.check_lease()
+        self.ours.check()
 
     def _append_mirror(self, table: Table, batch: Batch) -> None:
         mirror = self._mirror(table)
@@ -286,6 +316,7 @@ class QdrantTarget:
             raise self._lost
         if self._sent:
             self.engine.settle()
+            self.ours.check()
         hit("commit.settled")
         if self._mirror(self._shapes[name].table) is not None:
             self._side.target.append(Batch(self._mirror_of(name), [], None), self._pending)
@@ -293,8 +324,16 @@ class QdrantTarget:
         else:
             self._side.save(self._run_id, position, self._pending)
         hit("commit.inside")
+        self.ours.keep(self._shapes[name].table, *self._placed(name), position)
         self._pending, self._sent = [], False
         self._keyless.committed()
+
+    def _placed(self, name: str) -> tuple[str, str]:
+        """Return a table's collection, and the run that made it."""
+        if name not in self._kept:
+            place = self._side.places()[name]
+            self._kept[name] = place.place, place.run
+        return self._kept[name]
 
     def _is_elsewhere(self, name: str) -> bool:
         return is_collection(self._shapes[name].table)
@@ -341,16 +380,17 @@ class QdrantTarget:
                 table, rows, exact, replace=replace, removed=removed, removed_rows=removed_rows
             )
             return
-        self._side.check_lease()
+        self._check_lease()
         shape, name, kinds = self._shape(table), self._collection(table), [c.kind for c in table.columns]
         mirror = self._mirror(table)
         if mirror is not None:
             kept = self._mirrored(table, mirror, rows)
             self._side.target.amend(mirror, kept, (), replace=replace, removed=removed)
         if removed:
-            self.engine.delete(name, [shape.key_id(key) for key in removed])
+            self._delete(name, shape, removed)
         if rows and table.key:
-            self.engine.send(name, self._packed(table, rows, 0, insert_only=not replace))
+            new = rows if replace or self.engine.inserts_only else self._absent(name, shape, rows)
+            self.engine.send(name, self._packed(table, new, 0, insert_only=not replace))
             self.engine.settle()
         key_kinds = [kinds[i] for i in table.key_positions]
         keys = [values.key_bytes(key_kinds, key) for key in removed] if table.key else []
@@ -368,6 +408,21 @@ class QdrantTarget:
             self.engine.settle()
         hit("amend.inside")
 
+    def _delete(self, name: str, shape: Shape, keys: Sequence[Row]) -> None:
+        for shard, mine in _by_shard(shape, keys).items():
+            self.engine.delete(name, [shape.key_id(key) for key in mine], shard)
+
+    def _absent(self, name: str, shape: Shape, rows: Sequence[Row]) -> list[Row]:
+        """Return the rows without a point: what a server that knows no `insert_only` may be sent."""
+        at = shape.table.key_positions
+        keys = {tuple(row[i] for i in at): row for row in rows}
+        found: list[Row] = []
+        for shard, mine in _by_shard(shape, list(keys)).items():
+            ids = {shape.key_id(key): keys[tuple(key)] for key in mine}
+            there = self.engine.present(name, list(ids), shard)
+            found += [row for point, row in ids.items() if point not in there]
+        return found
+
     # --- after rows -----------------------------------------------------------
 
     def steps(self, tables: Sequence[Table]) -> list[Step]:
@@ -384,7 +439,9 @@ class QdrantTarget:
     def finish(self) -> list[str]:
         """See `Target.finish`."""
         self.engine.settle()
-        return [*self._notes, *self._side.target.finish()]
+        warnings = [*self._notes, *self._side.target.finish()]
+        self.ours.end()
+        return warnings
 
     def quarantine(self) -> str | None:
         """See `Target.quarantine`."""
@@ -392,19 +449,21 @@ class QdrantTarget:
 
     def release(self) -> None:
         """See `Target.release`."""
-        self._side.target.release()
-        self._run_id = ""
+        try:
+            if self._ours is not None:
+                self._ours.release()
+        finally:
+            self._side.target.release()
+            self._run_id = ""
 
     def undo(self) -> list[str]:
         """See `Target.undo`."""
-        standing, places, _ = self._side.look([])
+        standing, places, identity = self._side.look([])
         if standing.plan is None:
             return []
-        dropped = []
-        for name, place in places.items():
-            if place.run:
-                self.engine.drop(place.place)
-                dropped.append(name)
+        made = {name: place.place for name, place in places.items() if place.run}
+        self.ours.undo(list(made.values()), identity)
+        dropped = list(made)
         self._side.undo()
         dropped += self._side.target.undo()
         self.close()
@@ -413,3 +472,11 @@ class QdrantTarget:
         if self._settings.path is not None and not any(self._settings.path.iterdir()):
             self._settings.path.rmdir()
         return sorted(set(dropped))
+
+
+def _by_shard(shape: Shape, keys: Sequence[Row]) -> dict[ShardKey | None, list[Row]]:
+    """Return keys by their shard keys; all under None where the collection has none."""
+    found: dict[ShardKey | None, list[Row]] = {}
+    for key in keys:
+        found.setdefault(shape.key_shard(key), []).append(key)
+    return found

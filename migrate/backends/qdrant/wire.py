@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from migrate.backends.qdrant.engine import Json, Multi, Packed, Point, PointId, Sparse
+from qdrant_client import grpc
+
+from migrate.backends.qdrant.engine import Json, Multi, Packed, Point, PointId, ShardKey, Sparse
 
 _double = struct.Struct("<Bd").pack
 _NULL = b"\x08\x00"
@@ -119,7 +121,16 @@ def point(one: Point) -> bytes:
     return b"\x1a%b\x0a%b%b%b\x22%b%b" % (varint(total), size, key, body, wide, named)
 
 
-def shard_key(key: int | str | None) -> bytes:
+def selector(key: ShardKey | None) -> Any:
+    """Return a `ShardKeySelector` of one key, or None."""
+    return None if key is None else grpc.ShardKeySelector(shard_keys=[_key(key)])
+
+
+def _key(key: ShardKey) -> Any:
+    return grpc.ShardKey(number=key) if isinstance(key, int) else grpc.ShardKey(keyword=key)
+
+
+def shard_key(key: ShardKey | None) -> bytes:
     """Return `UpsertPoints.shard_key_selector`, nothing where there is no key."""
     if key is None:
         return b""
@@ -169,9 +180,18 @@ def _sorted(indices: Sequence[int], numbers: Sequence[float]) -> Sparse:
     )
 
 
+class InexactError(ValueError):
+    """A double that may have been an integer from 2^63 to 2^64: `Value` has no unsigned integers."""
+
+
 def unpack_value(message: Any) -> Any:
-    """Return a `Value`."""
+    """Return a `Value`. Raises InexactError."""
     which = message.WhichOneof("kind")
+    if which == "double_value":
+        number: float = message.double_value
+        if 2.0**63 <= number <= 2.0**64:
+            raise InexactError
+        return number
     if which is None or which == "null_value":
         return None
     if which == "struct_value":
