@@ -16,10 +16,11 @@ from migrate import values, vectors
 from migrate.backends.base import Options
 from migrate.backends.pinecone import limits, metadata, wire
 from migrate.backends.pinecone.fit import fit
+from migrate.backends.pinecone.foreign import describe
 from migrate.backends.pinecone.ids import Ids, number_of, numbered, tells_key
 from migrate.backends.pinecone.names import SPARSE, Form, Spot, index_name, namespace_name
+from migrate.backends.pinecone.sending import requests
 from migrate.backends.pinecone.shape import Shape, beside, chosen, is_records
-from migrate.backends.pinecone.target import requests
 from migrate.batch import Row
 from migrate.schema import Column, Kind, Metric, Table
 
@@ -295,3 +296,22 @@ def test_metadata_of_a_foreign_record_is_judged_whole() -> None:
         assert metadata.problem_whole(good) is None
     assert "40960" in (metadata.problem_whole(orjson.dumps({"a": "x" * 41_000}).decode()) or "")
     assert math.isclose(float(str(metadata.from_json('{"a": 1.5}')["a"])), 1.5)
+
+
+def test_a_foreign_row_that_no_record_can_be_stays_in_the_sidecar() -> None:
+    shape = Shape(describe("i", Form(2, "cosine")))
+    good = struct.pack("<2f", 1, 2)
+    keys: list[tuple[Any, Any, bool]] = [
+        ("", "x", True),
+        ("ns", "x" * 512, True),
+        ("ns", "", False),
+        ("ns", "x" * 513, False),
+        ("ns", "é", False),
+        ("é", "x", False),
+        ("__default__", "x", False),
+        ("memlift_places", "x", False),
+        (None, "x", False),
+        ("ns", 5, False),
+    ]
+    rows = [(namespace, one, good, None, None) for namespace, one, _ in keys]
+    assert shape.is_record(list(zip(*rows, strict=True))) == [held for _, _, held in keys]

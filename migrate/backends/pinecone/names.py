@@ -61,6 +61,13 @@ def namespace_name(prefix: str | None, table: str) -> str:
     return f"{fit}_{_hash(name, 10)}"
 
 
+def is_namespace(cell: object) -> bool:
+    """Whether a cell names a namespace of somebody else's; the empty text is the default one."""
+    if type(cell) is not str or cell in (DEFAULT_SHOWN, BOOKS):
+        return False
+    return cell.isascii() and "\0" not in cell and len(cell) <= NAMESPACE_CHARS
+
+
 def index_name(base: str, form: Form) -> str:
     """Return the name of a second index beside `base`, for vectors of another form."""
     tail = "-sparse" if form.sparse else f"-{form.dim}-{form.metric}"

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from migrate import vectors
 from migrate.backends.pinecone import metadata
 from migrate.backends.pinecone.ids import Ids, numbered, tells_key
-from migrate.backends.pinecone.limits import MAX_DIM, METADATA_BYTES, SPARSE_VALUES, ZERO
-from migrate.backends.pinecone.names import SPARSE, Form, metric_name
+from migrate.backends.pinecone.limits import ID_CHARS, MAX_DIM, METADATA_BYTES, SPARSE_VALUES, ZERO
+from migrate.backends.pinecone.names import SPARSE, Form, is_namespace, metric_name
 from migrate.backends.pinecone.wire import Record, Sparse
 from migrate.batch import Row
 from migrate.schema import VECTOR_KINDS, Column, Kind, Table
@@ -61,6 +61,10 @@ def chosen(table: Table) -> Chosen | None:
         column = table.columns[dense]
         return Chosen(dense, sparse, Form(column.dim or 0, metric_name(column.metric) or ""))
     return Chosen(-1, sparse, SPARSE) if sparse >= 0 else None
+
+
+def _is_id(cell: Any) -> bool:
+    return type(cell) is str and cell.isascii() and "\0" not in cell and 1 <= len(cell) <= ID_CHARS
 
 
 def is_records(table: Table) -> bool:
@@ -120,7 +124,7 @@ class Shape:
         self.ids = Ids(table)
         self.plain = tuple(i for i in range(len(table.columns)) if i not in (self.dense, self.sparse))
         self._key = table.key_positions
-        self.native = table.dialect == DIALECT and {"namespace", "id", "metadata"} <= set(table.column_names)
+        self.native = table.dialect == DIALECT and table.key == ("namespace", "id")
 
     # --- rows to records ------------------------------------------------------
 
@@ -175,7 +179,10 @@ class Shape:
         """Whether a key can be read from a record again: from its id, or from its metadata."""
         if None in key:
             return False
-        if self.native or tells_key(self.ids.of(key)):
+        if self.native:
+            named = dict(zip(self.table.key, key, strict=True))
+            return _is_id(named["id"]) and is_namespace(named["namespace"])
+        if tells_key(self.ids.of(key)):
             return True
         columns = [self.table.columns[i] for i in self._key]
         if any(

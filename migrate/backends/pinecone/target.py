@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,16 +10,14 @@ from typing import Any
 from migrate import values
 from migrate.backends.base import Fit, Options, Phase, Position, Standing, Step
 from migrate.backends.numbering import Numbers
-from migrate.backends.pacing import Writer
-from migrate.backends.pinecone import limits, wire
 from migrate.backends.pinecone.fit import fit as records_fit
 from migrate.backends.pinecone.indexes import Indexes, Mark, sidecar_of
 from migrate.backends.pinecone.keyless import after_last, find
 from migrate.backends.pinecone.names import Spot
 from migrate.backends.pinecone.places import Places
-from migrate.backends.pinecone.plane import Plane, Request
+from migrate.backends.pinecone.plane import Plane
+from migrate.backends.pinecone.sending import Sender
 from migrate.backends.pinecone.shape import Shape, beside, is_records
-from migrate.backends.pinecone.wire import Record
 from migrate.backends.sidecar import Place, Sidecar
 from migrate.batch import Batch, ExactCell, Row
 from migrate.config import PineconeSettings
@@ -27,8 +25,6 @@ from migrate.errors import LeaseLostError, SchemaError
 from migrate.failpoints import hit
 from migrate.plan import table_same_as
 from migrate.schema import Table
-
-STREAMS = 4  # upserts under way at once, at most
 
 
 class PineconeTarget:
@@ -48,7 +44,7 @@ class PineconeTarget:
         self._run_id = ""
         self._shapes: dict[str, Shape] = {}
         self._numbers = Numbers(self._count_beside)
-        self._writers: dict[str, Writer[Request]] = {}
+        self._sender = Sender(self._indexes, self._mark)
         self._sent = False
         self._lost: LeaseLostError | None = None
         self._notes: list[str] = []
@@ -73,9 +69,7 @@ class PineconeTarget:
 
     def close(self) -> None:
         """See `Store.close`."""
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
+        self._sender.close()
         self._indexes.close()
         self._side.target.close()
 
@@ -211,7 +205,7 @@ class PineconeTarget:
         shape, spot = self._shape(table), self._spot_of(table)
         rows, others = self._split(shape, batch.rows)
         first = 0 if table.key else self._numbers.next(table.name, len(rows), self.positions)
-        self._send(shape, spot, shape.records(rows, first))
+        self._sender.send(shape.table.name, spot, shape.records(rows, first))
         kept, more = self._fitted_beside(table, others)
         self._side.target.append(Batch(beside(table), kept, batch.cursor), [*exact, *more])
 
@@ -233,44 +227,17 @@ class PineconeTarget:
         found = fit.check(list(zip(*rows, strict=True))) if rows else []
         return fit.split(rows, found) if found else (list(rows), [])
 
-    def _writer(self, spot: Spot) -> Writer[Request]:
-        writer = self._writers.get(spot.index)
-        if writer is None:
-            plane, fresh = self._plane(spot), self._indexes.fresh(spot.index)
-
-            def send(request: Request) -> None:
-                fresh.upserted(request.namespace, plane.upsert(request), request.probe)
-
-            writer = self._writers[spot.index] = Writer(send, streams=STREAMS)
-        return writer
-
-    def _send(self, shape: Shape, spot: Spot, records: Sequence[Record]) -> None:
-        """Hand records over, cut into requests; they may be under way until the commit."""
-        by_namespace: dict[str, list[Record]] = {}
-        for record in records:
-            name = record.namespace if spot.namespace is None else spot.namespace
-            by_namespace.setdefault(name, []).append(record)
-        for name, ours in by_namespace.items():
-            if spot.namespace is None:
-                self._mark(spot, name, shape.table.name)
-            for request in requests(ours, name):
-                self._writer(spot).submit(request)
-
     def commit(self, position: Position) -> None:
         """See `Target.commit`."""
         if position.table in self._shapes:
             if self._lost is not None:
                 raise self._lost
-            self._settle()
+            self._sender.settle()
             hit("commit.settled")
         self._side.target.commit(position)
         hit("commit.inside")
         self._sent = False
         self._numbers.committed()
-
-    def _settle(self) -> None:
-        for writer in self._writers.values():
-            writer.settle()
 
     def _count_beside(self, name: str) -> int:
         return self._side.rows(name)
@@ -279,8 +246,7 @@ class PineconeTarget:
         """See `Target.rollback`."""
         self._sent, self._lost = False, None
         self._numbers.rolled_back()
-        for writer in self._writers.values():
-            writer.abandon()
+        self._sender.abandon()
         self._side.target.rollback()
 
     def reconnect(self) -> None:
@@ -320,10 +286,10 @@ class PineconeTarget:
         gone, left = self._removed_records(shape, removed_rows)
         if gone:
             found = find(self._plane(spot), spot, shape, gone)
-            self._delete_ids(spot, found)
+            self._sender.delete(spot, found)
         first = 0 if table.key or not taken else after_last(self._plane(spot), spot)
-        self._send(shape, spot, shape.records(taken, first))
-        self._settle()
+        self._sender.send(shape.table.name, spot, shape.records(taken, first))
+        self._sender.settle()
         hit("amend.sent")
         kept, more = self._fitted_beside(table, others)
         keys = [self._key(shape, row) for row in taken] if table.key else []
@@ -364,21 +330,8 @@ class PineconeTarget:
         return str(key[shape.table.key.index("namespace")])
 
     def _delete(self, shape: Shape, spot: Spot, keys: Sequence[Row]) -> None:
-        found: dict[str, list[str]] = {}
-        for key in keys:
-            if None not in key:
-                found.setdefault(self._namespace(shape, spot, key), []).append(shape.key_id(key))
-        self._delete_ids(spot, [(name, one) for name, ids in found.items() for one in ids])
-
-    def _delete_ids(self, spot: Spot, ids: Sequence[tuple[str, str]]) -> None:
-        by_namespace: dict[str, list[str]] = {}
-        for name, one in ids:
-            by_namespace.setdefault(name, []).append(one)
-        for name, ours in by_namespace.items():
-            for i in range(0, len(ours), limits.DELETE_IDS):
-                part = ours[i : i + limits.DELETE_IDS]
-                lsn = self._plane(spot).delete(name, part)
-                self._indexes.fresh(spot.index).deleted(name, lsn, part)
+        found = [(self._namespace(shape, spot, key), shape.key_id(key)) for key in keys if None not in key]
+        self._sender.delete(spot, found)
 
     def _removed_records(self, shape: Shape, rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
         """Tell rows without a key apart: those that are records, and those that the sidecar has."""
@@ -425,7 +378,7 @@ class PineconeTarget:
 
     def finish(self) -> list[str]:
         """See `Target.finish`."""
-        self._settle()
+        self._sender.settle()
         notes, self._notes = self._notes, []
         if self._settings.host is not None and self._settings.host.startswith("http://"):
             host = self._settings.host.removeprefix("http://").partition(":")[0]
@@ -465,19 +418,3 @@ class PineconeTarget:
 def _key_of(cell: ExactCell) -> Row | None:
     """Return the key of a row that is kept whole; None where it has none, or NULL in it."""
     return None if cell.key is None else values.from_exact_row(cell.key)
-
-
-def requests(records: Iterable[Record], namespace: str) -> Iterator[Request]:
-    """Cut records into upserts within the limits of bytes and records."""
-    bodies: list[bytes] = []
-    size = billed = 0
-    room, probe = limits.REQUEST_BYTES - len(namespace) - 100, ""
-    for record in records:
-        body = wire.packed(record)
-        if bodies and (size + len(body) + 1 > room or len(bodies) >= limits.REQUEST_RECORDS):
-            yield Request(namespace, wire.upsert_body(bodies, namespace), len(bodies), billed, probe)
-            bodies, size, billed = [], 0, 0
-        bodies.append(body)
-        size, billed, probe = size + len(body) + 1, billed + record.billed, record.id
-    if bodies:
-        yield Request(namespace, wire.upsert_body(bodies, namespace), len(bodies), billed, probe)
