@@ -211,6 +211,10 @@ def run(
     if how:
         target = ready_target(target, how, watching.say, dry_run=request.dry_run)
     wanted = _wanted(request.check_search)
+    if wanted is not None and not request.dry_run:
+        from migrate.search.parity.stores import refuse_unsearchable
+
+        refuse_unsearchable(source, target)
     report = _run(source, target, request, watching, on_progress, stop)
     if wanted is None or request.dry_run:
         return report
@@ -425,6 +429,10 @@ def verify(
         raise ConfigError(f"verify mode cannot be {mode!r}", hint="full, sample or counts")
     watching = observer or Silent()
     wanted = _wanted(search)
+    if wanted is not None:
+        from migrate.search.parity.stores import refuse_unsearchable
+
+        refuse_unsearchable(source, target)
     if mode == "none":
         report = Report(str(config.parse(source)), str(config.parse(target)), verify_mode=mode)
     else:

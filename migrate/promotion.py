@@ -150,6 +150,15 @@ def _refuse_parts(request: api.Request) -> None:
         )
 
 
+def _refuse_unverified(report: Report) -> None:
+    if not report.verified:
+        error = VerifyError(
+            "not every row was compared, so the address was not changed", hint="--verify full"
+        )
+        error.report = report
+        raise error
+
+
 def _chosen(source: Endpoint, move: Move, observer: Observer) -> tuple[str, tuple[str, ...]]:
     if move.tier != AUTO:
         return tiers.tier(move.tier).name, (f"{move.tier} was asked for",)
@@ -229,8 +238,8 @@ def _with_sidecar(settings: Settings, move: Move, observer: Observer) -> tuple[d
             hint="looking at every vector is quick enough; there is nothing to do",
         )
     hit("promote.ready")
-    # The rows have not moved, so there is nothing of them to compare.
-    report = Report(str(settings), str(settings), verified=True, verify_mode="none")
+    # The rows have not moved, so nothing of them is to be compared.
+    report = Report(str(settings), str(settings), verify_mode="none")
     report = with_search(report, settings, settings, move.search or Wanted(), observer)
     refuse_where_it_failed(report)
     return {"type": "sqlite", "path": str(settings.path.absolute())}, report

@@ -26,12 +26,18 @@ def open_searchable(settings: Settings, means: Means | None = None) -> Searchabl
 
     Raises ConfigError for a store that cannot be searched, MissingExtraError where its driver is missing.
     """
+    opened: Searchable = load(settings).searchable(settings, means or Means())
+    return opened
+
+
+def load(settings: Settings) -> ModuleType:
+    """Import what searches a kind of store; it needs no connection. Raises as `open_searchable`."""
     if settings.type not in REGISTRY:
         raise ConfigError(
             f"{settings} cannot be searched", hint=f"stores that can be: {', '.join(sorted(REGISTRY))}"
         )
     try:
-        module = import_module(REGISTRY[settings.type])
+        return import_module(REGISTRY[settings.type])
     except ModuleNotFoundError as exc:
         if exc.name == REGISTRY[settings.type]:
             raise ConfigError(f"{settings.type} stores cannot be searched yet") from None
@@ -42,8 +48,6 @@ def open_searchable(settings: Settings, means: Means | None = None) -> Searchabl
             f"{settings.type} needs the package {exc.name}, which is not installed",
             hint=f"pip install 'memlift[{extra}]'",
         ) from exc
-    opened: Searchable = module.searchable(settings, means or Means())
-    return opened
 
 
 class _Callable(ModuleType):

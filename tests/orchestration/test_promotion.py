@@ -54,6 +54,7 @@ class Checks:
 def checks(monkeypatch: pytest.MonkeyPatch) -> Checks:
     made = Checks()
     monkeypatch.setattr(stores, "check_stores", made)
+    monkeypatch.setattr(stores, "refuse_unsearchable", lambda *_: None)
     return made
 
 

@@ -6,13 +6,19 @@ from contextlib import closing
 from dataclasses import replace
 
 from migrate.api import Reach
-from migrate.config import Endpoint, Settings
-from migrate.errors import MigrateError, VerifyError
+from migrate.config import Endpoint, Settings, parse
+from migrate.errors import ConfigError, MigrateError, VerifyError
 from migrate.report import Observer, Report
-from migrate.search import open_searchable
+from migrate.search import load, open_searchable
 from migrate.search.base import Means
 from migrate.search.parity.check import check
 from migrate.search.parity.result import Parity, Wanted
+
+
+def refuse_unsearchable(*endpoints: Endpoint) -> None:
+    """Raise ConfigError, before anything is begun, for stores that cannot be searched here."""
+    for endpoint in endpoints:
+        load(parse(endpoint))
 
 
 def check_stores(source: Endpoint, target: Endpoint, wanted: Wanted, observer: Observer) -> Parity:
@@ -41,6 +47,8 @@ def with_search(
         parity = check_stores(source, target, wanted, observer)
     except MigrateError as exc:
         exc.report = report
+        if report.total_rows and exc.exit_code == ConfigError.exit_code:
+            exc.exit_code = MigrateError.exit_code  # it is too late to say that nothing was begun
         raise
     return replace(report, search=parity.to_dict())
 
