@@ -68,13 +68,12 @@ class Best:
         floor, asked = _LOWEST, self._asked
         if len(self._scores) >= self._k:
             worst = scores.in_quick(asked, float(self._scores.min()))
-            floor = max(floor, worst - scores.error(asked, longest, worst))
+            floor = _in_float32(worst - scores.error(asked, longest, worst))
         if len(quick) > self._k and np.count_nonzero(quick >= floor) > 4 * self._k:
             last = float(np.partition(quick, len(quick) - self._k)[len(quick) - self._k])
             if np.isfinite(last):
-                floor = max(floor, last - 2 * scores.error(asked, longest, last))
-        floor = min(max(floor, _LOWEST), -_LOWEST)  # of rows beyond float32 it may be beyond, too
-        return float(np.nextafter(np.float32(floor), np.float32(-np.inf))) if floor > _LOWEST else floor
+                floor = max(floor, _in_float32(last - 2 * scores.error(asked, longest, last)))
+        return floor
 
     def _score(self, ids: Ids, at: npt.NDArray[np.intp], rows_at: Callable[[Any], F32Array]) -> None:
         for i in range(0, len(at), _AT_ONCE):
@@ -110,6 +109,13 @@ class Best:
         """Return (id, score) of the best, best first."""
         order = self._order()[: self._k]
         return [(_plain(self._ids[i]), float(self._scores[i])) for i in order]
+
+
+def _in_float32(floor: float) -> float:
+    """Return the next lower float32; scores of rows beyond float32 may be beyond it, too."""
+    if floor <= _LOWEST:
+        return _LOWEST
+    return float(np.nextafter(np.float32(min(floor, -_LOWEST)), np.float32(-np.inf)))
 
 
 def _plain(identifier: Any) -> Any:

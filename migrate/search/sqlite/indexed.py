@@ -13,7 +13,7 @@ import numpy.typing as npt
 from migrate.backends.sqlite.names import translating
 from migrate.backends.sqlite.vectorscan import vectors_at
 from migrate.hnsw.build import Index
-from migrate.schema import Column
+from migrate.schema import Column, Metric
 from migrate.search.base import Searched
 from migrate.search.sqlite import scores
 from migrate.search.sqlite.best import Best
@@ -91,7 +91,8 @@ def near(
     if len(labels) < wanted:
         return None
     last = float(distances[wanted - 1])
-    within = distances <= last + _ROUNDING * (abs(last) + asked.length**2 + 1)
+    scale = 1.0 if asked.metric is Metric.COSINE else 1.0 + asked.length**2
+    within = distances.astype(np.float64) <= last + _ROUNDING * (abs(last) + scale)
     rowids = index.rowids[labels[within]]
     return _scored(at, searched, column, asked, k, rowids, held)
 

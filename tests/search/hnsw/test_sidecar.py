@@ -185,13 +185,14 @@ def test_a_worn_index_is_made_anew(store: Path, rows: Rows) -> None:
     asking.settled()
     (sidecar,) = asking.nearest._sidecars.values()
     for i in range(4):
-        change(store, f"UPDATE memories SET embedding = randomblob(0) || embedding WHERE rowid % 10 = {i}")
         change(
             store,
+            "BEGIN",
             *(
                 ("UPDATE memories SET embedding = ? WHERE rowid = ?", (row.tobytes(), rowid))
                 for row, rowid in zip(vectors(N, seed=9 + i)[i::10], range(i, N, 10), strict=True)
             ),
+            "COMMIT",
         )
         asking.settled()
     index = sidecar._index
@@ -401,7 +402,12 @@ def test_a_file_that_proved_sound_is_hashed_once(
     Asking(store).settled()
     hashed: list[int] = []
     plain = container._sha256
-    monkeypatch.setattr(container, "_sha256", lambda part: hashed.append(len(part)) or plain(part))
+
+    def counted(part: memoryview) -> str:
+        hashed.append(len(part))
+        return plain(part)
+
+    monkeypatch.setattr(container, "_sha256", counted)
     assert both(Asking(store), rows[0]) == INDEX
     assert hashed == []  # by who wrote it
     for file in (home / "sidecars").iterdir():
