@@ -157,10 +157,11 @@ def _of_server(settings: PostgresSettings) -> Writers:
 
     with translating("ask who is connected", connecting=True), connect(settings, first=True) as connection:
         row = connection.execute(
-            "SELECT count(*), count(backend_xid), count(*) FILTER (WHERE query = '<insufficient privilege>')"
+            # Of other roles' connections a role without pg_read_all_stats sees little but that they are there.
+            "SELECT count(*), count(backend_xid), count(*) FILTER (WHERE backend_type IS NULL)"
             " FROM pg_catalog.pg_stat_activity WHERE datname = pg_catalog.current_database()"
-            " AND backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()"
-            " AND application_name <> 'memlift'"
+            " AND coalesce(backend_type, 'client backend') = 'client backend'"
+            " AND pid <> pg_catalog.pg_backend_pid() AND coalesce(application_name, '') <> 'memlift'"
         ).fetchone()
     others, busy, hidden = row or (0, 0, 0)
     note = f"{hidden} connections of other roles show nothing of what they do" if hidden else ""
