@@ -211,6 +211,26 @@ def test_points_of_one_shard_key_are_removed_and_those_of_another_stay(
     assert [(p.id, p.shard_key) for p in _all(client, f"{there.prefix}c", None)] == [(1, 5)]
 
 
+def test_turbo_quantization_is_carried_into_a_folder_and_back(
+    server: QdrantTestServer, client: QdrantClient, tmp_path: Path
+) -> None:
+    turbo = models.TurboQuantization(
+        turbo=models.TurboQuantQuantizationConfig(bits=models.TurboQuantBitSize.BITS2, always_ram=True)
+    )
+    client.create_collection(
+        "turbo_c",
+        vectors_config=models.VectorParams(size=8, distance=models.Distance.DOT),
+        quantization_config=turbo,
+    )
+    client.upsert("turbo_c", [PointStruct(id=n, vector=[n, *[1] * 7], payload={}) for n in range(50)])
+    wanted = everything(client, "turbo_c")
+    folder, end = QdrantSettings(path=tmp_path / "edge"), address(server, tmp_path)
+    assert api.migrate(at(server, "turbo_"), folder).verified
+    assert '"bits":"bits2"' in (tmp_path / "edge" / "c" / "edge_config.json").read_text().replace(" ", "")
+    assert api.migrate(folder, end).verified
+    assert everything(client, f"{end.prefix}c") == wanted
+
+
 def test_a_foreign_collection_is_told_as_a_table(server: QdrantTestServer, client: QdrantClient) -> None:
     named(client, "told_c")
     with api.opened_source(at(server, "told_")) as source:

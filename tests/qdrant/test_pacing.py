@@ -8,7 +8,8 @@ from collections import Counter
 
 import pytest
 
-from migrate.backends.pacing import Writer
+from migrate.backends import pacing
+from migrate.backends.pacing import Writer, patiently
 from migrate.errors import BackendError, TransientError
 
 
@@ -125,3 +126,25 @@ def test_patience_ends() -> None:
     assert 0.2 < time.monotonic() - started < 5
     writer.abandon()
     writer.close()
+
+
+def test_a_read_is_tried_again_until_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "PATIENCE_S", 0.3)
+    tries: list[float] = []
+
+    def read(failures: int) -> str:
+        tries.append(time.monotonic())
+        if len(tries) <= failures:
+            raise TransientError("busy", retry_after=0.02)
+        return "page"
+
+    assert patiently(lambda: read(3), threading.Event()) == "page"
+    assert len(tries) == 4
+    with pytest.raises(TransientError, match="busy"):
+        patiently(lambda: read(10_000), threading.Event())
+    over = threading.Event()
+    over.set()
+    tries.clear()
+    with pytest.raises(TransientError, match="busy"):
+        patiently(lambda: read(10_000), over)
+    assert len(tries) == 1

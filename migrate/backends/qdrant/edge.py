@@ -34,6 +34,7 @@ from migrate.backends.qdrant.engine import (
     Packed,
     Point,
     PointId,
+    Scored,
     ShardKey,
     Sparse,
 )
@@ -401,6 +402,24 @@ class EdgeEngine:
         )
         points = [Point(i, {n: _typed(v) for n, v in named.items()}, body) for i, named, body in records]
         return points, after
+
+    def query(self, name: str, asked: Sequence[Json]) -> list[list[Scored]]:
+        """See `Engine.query`."""
+        found = self._call("query", name, list(asked), idle=lambda: None)
+        return [[Scored(Point(i, {}, body), score) for i, _, body, score in one] for one in found]
+
+    def retrieve(
+        self,
+        name: str,
+        ids: Sequence[PointId],
+        *,
+        payload: bool = True,
+        vectors: bool | Sequence[str] = False,
+    ) -> list[Point]:
+        """See `Engine.retrieve`."""
+        wanted = vectors if isinstance(vectors, bool) else list(vectors)
+        records = self._call("retrieve", name, list(ids), payload, wanted)
+        return [Point(i, {n: _typed(v) for n, v in named.items()}, body) for i, named, body in records]
 
     def present(self, name: str, ids: Sequence[PointId], shard: ShardKey | None = None) -> set[PointId]:
         """See `Engine.present`."""

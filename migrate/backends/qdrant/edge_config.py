@@ -23,6 +23,7 @@ _BITS = {
     "two_bits": edge.BinaryQuantizationEncoding.TwoBits,
     "one_and_half_bits": edge.BinaryQuantizationEncoding.OneAndHalfBits,
 }
+_TURBO_BITS = {f"bits{n}": getattr(edge.TurboQuantBitSize, f"Bits{n}") for n in ("1", "1_5", "2", "4", "8")}
 _INDEXES = {
     "keyword": edge.KeywordIndexParams,
     "integer": edge.IntegerIndexParams,
@@ -75,6 +76,11 @@ def quantization(given: Json | None) -> Any:
     if "product" in given:
         one = given["product"]
         return edge.ProductQuantizationConfig(_RATIOS[one["compression"]], always_ram=one.get("always_ram"))
+    if "turbo" in given:
+        one = given["turbo"]
+        return edge.TurboQuantQuantizationConfig(
+            always_ram=one.get("always_ram"), bits=_TURBO_BITS.get(one.get("bits"))
+        )
     return None
 
 

@@ -27,6 +27,7 @@ from uuid import UUID
 import qdrant_edge as edge
 
 edge_config: Any = importlib.import_module("edge_config")  # beside this script
+edge_query: Any = importlib.import_module("edge_query")
 _AT_ONCE = 500  # points in one update; no size from 50 to 2,000 was faster
 _LOGGED_BYTES = 128 * 2**20  # what only the log has, at most: so much is read again after a kill
 
@@ -111,6 +112,13 @@ class Shards:
         request = edge.ScrollRequest(limit=limit, offset=offset, with_payload=payload, with_vector=vectors)
         records, after = self._shard(name).scroll(request)
         return [_record(r) for r in records], str(after) if isinstance(after, UUID) else after
+
+    def query(self, name: str, asked: Any) -> list[Any]:
+        shard = self._shard(name)
+        return [[(*_record(p), p.score) for p in shard.query(edge_query.request(one))] for one in asked]
+
+    def retrieve(self, name: str, ids: Any, payload: Any, vectors: Any) -> list[Any]:
+        return [_record(r) for r in self._shard(name).retrieve(ids, payload, vectors)]
 
     def present(self, name: str, ids: Any) -> list[Any]:
         found = self._shard(name).retrieve(ids, False, False)

@@ -41,6 +41,13 @@ class Point(NamedTuple):
     shard: ShardKey | None = None
 
 
+class Scored(NamedTuple):
+    """A point that a query found: higher is better but for Euclid and Manhattan, which give distances."""
+
+    point: Point
+    score: float
+
+
 @dataclass(frozen=True, slots=True)
 class Info:
     """A collection as it stands.
@@ -186,6 +193,25 @@ class Engine(Protocol):
 
         shard: only the points of this shard key. Without it an id that several shards have is told once.
         """
+        ...
+
+    def query(self, name: str, asked: Sequence[Json]) -> list[list[Scored]]:
+        """Answer queries in the form of the REST API, best points first, without vectors.
+
+        `nearest` and `rrf` queries, with prefetches, search parameters, and filters of `match`, `range`,
+        `is_empty`, `is_null`, `has_id` and `has_vector`.
+        """
+        ...
+
+    def retrieve(
+        self,
+        name: str,
+        ids: Sequence[PointId],
+        *,
+        payload: bool = True,
+        vectors: bool | Sequence[str] = False,
+    ) -> list[Point]:
+        """Return the points of some ids, in any order; those that are not there are left out."""
         ...
 
     def present(self, name: str, ids: Sequence[PointId], shard: ShardKey | None = None) -> set[PointId]:

@@ -39,7 +39,7 @@ def of_status(op: str, status: int, text: str, asked: float | None, **where: Any
     text = mask(text.strip().splitlines()[0] if text.strip() else f"status {status}")
     message = f"Qdrant could not {op}: {text}"
     low = text.lower()
-    if status in (401, 403):
+    if status in (401, 403) and "help:" not in low:  # strict mode forbids too, and says what to do
         return ConfigError(
             f"Qdrant refused the API key: {text}", hint="set QDRANT_API_KEY, to a key that may write", **where
         )

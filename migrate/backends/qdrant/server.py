@@ -19,7 +19,7 @@ from qdrant_client import grpc
 from migrate.backends.pacing import Writer, patiently
 from migrate.backends.qdrant import rest, wire
 from migrate.backends.qdrant.connection import TIMEOUT_S, Connection
-from migrate.backends.qdrant.engine import SERVER_LIMITS, Info, Json, Point, PointId, ShardKey
+from migrate.backends.qdrant.engine import SERVER_LIMITS, Info, Json, Point, PointId, Scored, ShardKey
 from migrate.backends.qdrant.errors import translating
 from migrate.config import QdrantSettings
 from migrate.errors import BackendError, SchemaError, TransientError
@@ -381,6 +381,27 @@ class ServerEngine:
             body["shard_key"] = shard
         found = self._rest("POST", rest.path(name, "/points/scroll"), "read points", body)
         return [rest.unpack_point(p) for p in found["points"]], found.get("next_page_offset")
+
+    def query(self, name: str, asked: Sequence[Json]) -> list[list[Scored]]:
+        """See `Engine.query`."""
+        path = rest.path(name, "/points/query/batch")
+        found = self._rest("POST", path, "search", {"searches": list(asked)})
+        return [[Scored(rest.unpack_point(p), float(p["score"])) for p in one["points"]] for one in found]
+
+    def retrieve(
+        self,
+        name: str,
+        ids: Sequence[PointId],
+        *,
+        payload: bool = True,
+        vectors: bool | Sequence[str] = False,
+    ) -> list[Point]:
+        """See `Engine.retrieve`."""
+        wanted = vectors if isinstance(vectors, bool) else list(vectors)
+        body = {"ids": list(ids), "with_payload": payload, "with_vector": wanted}
+        return [
+            rest.unpack_point(p) for p in self._rest("POST", rest.path(name, "/points"), "read points", body)
+        ]
 
     def present(self, name: str, ids: Sequence[PointId], shard: ShardKey | None = None) -> set[PointId]:
         """See `Engine.present`."""

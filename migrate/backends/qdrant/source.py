@@ -127,6 +127,22 @@ class QdrantSource:
         self._left.append(NotCarried(collection, f"made by memlift with another sidecar: {hint}"))
         return True
 
+    @property
+    def engine(self) -> Engine:
+        """Return what the collections are in."""
+        return self._engine
+
+    @property
+    def beside(self) -> Reading | None:
+        """Return the sidecar, None where there is none."""
+        return self._side
+
+    def kept(self, table: Table) -> tuple[str, Shape] | None:
+        """Return a table's collection and how its rows are kept there, None for a table of the sidecar."""
+        self.tables()
+        collection = self._collections.get(table.name)
+        return None if collection is None else (collection, self._shapes[table.name])
+
     def not_carried(self) -> list[NotCarried]:
         """See `Source.not_carried`."""
         self.tables()
