@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from pinecone import Pinecone, RetryConfig, ServerlessSpec
 
+from migrate.backends.pacing import patiently
 from migrate.backends.pinecone.errors import POD_HINT, NotThereError, translating
 from migrate.backends.pinecone.names import SPARSE, Form
-from migrate.backends.pinecone.plane import patiently
 from migrate.config import PineconeSettings
 from migrate.errors import BackendError, ConfigError, SchemaError
 
@@ -49,6 +49,7 @@ class Control:
         self._settings = settings
         self._made: Any = None
         self._lock = threading.Lock()
+        self._over = threading.Event()
 
     def _client(self) -> Any:
         with self._lock:
@@ -63,7 +64,8 @@ class Control:
             return self._made
 
     def close(self) -> None:
-        """Let go of the connections. Idempotent."""
+        """Let go of the connections, and wait no more for what is busy. Idempotent."""
+        self._over.set()
         with self._lock:
             made, self._made = self._made, None
         if made is not None:
@@ -74,7 +76,7 @@ class Control:
             with translating(op, **where):
                 return work()
 
-        return patiently(once)
+        return patiently(once, self._over)
 
     def index(self, name: str) -> Index | None:
         """Return an index, or None where there is none of this name."""

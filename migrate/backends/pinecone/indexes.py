@@ -23,7 +23,7 @@ from migrate.backends.pinecone.fresh import Freshness
 from migrate.backends.pinecone.ids import numbered
 from migrate.backends.pinecone.metadata import Metadata
 from migrate.backends.pinecone.names import BOOKS, TAG, Form
-from migrate.backends.pinecone.plane import Plane, Request, Stats, patiently
+from migrate.backends.pinecone.plane import Plane, Request, Stats
 from migrate.backends.pinecone.reading import Place, read
 from migrate.backends.pinecone.usage import Usage
 from migrate.backends.pinecone.wire import Record, Sparse
@@ -158,7 +158,7 @@ class Indexes:
         record_id = _mark_id(mark.namespace)
         record = Record(record_id, values, sparse, told, BOOKS)
         request = Request(BOOKS, wire.upsert_body([wire.packed(record)], BOOKS), 1, record.billed, record_id)
-        lsn = patiently(lambda: self.plane(name).upsert(request))
+        lsn = self.plane(name).upsert_patiently(request)
         self.fresh(name).upserted(BOOKS, lsn, record_id)
 
     def unmark(self, name: str, namespace: str) -> None:

@@ -5,24 +5,24 @@ retries three times, which no setting switches off, and hides `Retry-After`; it 
 as the digits of its double, twice the bytes; over gRPC a 429 tells no waiting time, and
 neither gives the log sequence numbers of a fetch. httpx is what the SDK itself sends with.
 
-Reads are repeated here, by the one retry loop (`migrate.retry`); writes by the one of
-`migrate.backends.pacing`, which needs each failure to find its pace.
+Both loops that repeat requests are those of `migrate.backends.pacing`: reads are repeated here,
+upserts by its `Writer`, which needs each failure to find its pace.
 """
 
 from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import httpx
 import orjson
 
-from migrate import retry
+from migrate.backends.pacing import patiently
 from migrate.backends.pinecone import wire
 from migrate.backends.pinecone.errors import NotThereError, of_response, of_transport
 from migrate.backends.pinecone.limits import (
@@ -37,10 +37,8 @@ from migrate.backends.pinecone.wire import Record
 from migrate.errors import BackendError, TransientError
 
 VERSION = "2026-07"
-READ_PATIENCE_S = 60.0  # without an answer for so long, the run's own retry takes over
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _CONNECTIONS = 16
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +68,7 @@ class Plane:
         self._key, self._usage = api_key, usage
         self._client: httpx.Client | None = None
         self._lock = threading.Lock()
+        self._over = threading.Event()
 
     def _open(self) -> httpx.Client:
         with self._lock:
@@ -89,7 +88,8 @@ class Plane:
             return self._client
 
     def close(self) -> None:
-        """Let go of the connections. Idempotent; the next request opens new ones."""
+        """Let go of the connections, and wait no more for what is busy. Idempotent."""
+        self._over.set()
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -115,7 +115,7 @@ class Plane:
 
     def _read(self, op: str, method: str, path: str, body: bytes | None = None) -> httpx.Response:
         """Ask until there is an answer: nothing is changed by asking twice."""
-        return patiently(lambda: self._once(op, method, path, body))
+        return patiently(lambda: self._once(op, method, path, body), self._over)
 
     def _counted(self, answer: Any) -> Any:
         units = (answer.get("usage") or {}).get("readUnits")
@@ -189,6 +189,10 @@ class Plane:
 
     # --- writing --------------------------------------------------------------
 
+    def upsert_patiently(self, request: Request) -> int | None:
+        """Send an upsert until it is taken; return its log sequence number."""
+        return patiently(lambda: self.upsert(request), self._over)
+
     def upsert(self, request: Request) -> int | None:
         """Send an upsert once; return its log sequence number. Raises TransientError where it may be repeated."""
         response = self._once("upsert records", "POST", "/vectors/upsert", request.body)
@@ -232,15 +236,6 @@ class Plane:
 def _tls() -> ssl.SSLContext:
     """Return what proves a host to be Pinecone's; reading the certificates takes 35 ms, so it is done once."""
     return httpx.create_ssl_context()
-
-
-def patiently(work: Callable[[], T]) -> T:
-    """Do something until it succeeds, by the one retry loop; an error other than transient is raised at once."""
-    return retry.call(work, recover=_nothing, patience_s=READ_PATIENCE_S)
-
-
-def _nothing() -> None:
-    """Recover from nothing: connections are opened anew by themselves."""
 
 
 def _fetch_path(namespace: str, ids: Sequence[str]) -> str:
