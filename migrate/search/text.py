@@ -12,13 +12,81 @@ _MOST_TERMS = 256
 """More distinct words than this add little but time: a question has ten, a page some 200."""
 
 
+# They stand in every other sentence, so they find everything and mean nothing. Postgres' `english` leaves out
+# these and some more.
+_EVERYWHERE = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "been",
+        "but",
+        "by",
+        "can",
+        "did",
+        "do",
+        "does",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "how",
+        "i",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "me",
+        "my",
+        "of",
+        "on",
+        "or",
+        "our",
+        "so",
+        "than",
+        "that",
+        "the",
+        "their",
+        "them",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "to",
+        "was",
+        "we",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "will",
+        "with",
+        "you",
+        "your",
+    ]
+)
+
+
 def terms(text: str) -> list[str]:
     """Return the words of a question, each once, in the order given; none where it has none.
 
-    A word with marks in it (`foo-bar`, `user's`) stays one: a store looks for its parts side by side.
+    A word with marks in it (`foo-bar`, `user's`) stays one: a store looks for
+    its parts side by side. English words that stand everywhere are left out,
+    unless there are no others.
     """
     words = dict.fromkeys(w.casefold() for w in text.replace("\0", " ").split() if any(map(str.isalnum, w)))
-    return list(words)[:_MOST_TERMS]
+    telling = [w for w in words if w.strip("?!.,;:") not in _EVERYWHERE]
+    return (telling or list(words))[:_MOST_TERMS]
 
 
 def words_of(kind: Kind, cell: Any) -> str:

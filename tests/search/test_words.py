@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from migrate.config import SqliteSettings
-from migrate.search import open_searchable
+from migrate.search import open_searchable, text
 from migrate.search.base import Answer, Means, Mode, Query, Searchable
 from migrate.search.sqlite import words
 
@@ -37,9 +37,9 @@ def _open(path: Path) -> Iterator[Searchable]:
     store.close()
 
 
-def _ask(store: Searchable, text: str, k: int = 10) -> Answer:
+def _ask(store: Searchable, asked: str, k: int = 10) -> Answer:
     (table,) = (s for s in store.tables() if s.name == "notes")
-    return store.search(table, Query(Mode.KEYWORD, text=text, k=k))
+    return store.search(table, Query(Mode.KEYWORD, text=asked, k=k))
 
 
 def _texts(answer: Answer) -> list[str | None]:
@@ -125,8 +125,8 @@ def test_words_are_indexed_once_while_nothing_changes(path: Path, monkeypatch: p
     _run(path, *_NOTES)
     os.utime(path, (1e9, 1e9))  # a file that was written this moment could have been written again
     with _open(path) as store:
-        for text in ("honey", "bear", "walk"):
-            assert _ask(store, text).hits
+        for word in ("honey", "bear", "walk"):
+            assert _ask(store, word).hits
     assert made == ["made"]
 
 
@@ -193,3 +193,9 @@ def test_a_long_question_is_no_problem(path: Path) -> None:
     _run(path, *_NOTES)
     with _open(path) as store:
         assert _texts(_ask(store, "honey " + " ".join(f"w{i}" for i in range(20_000)))) == ["honey"]
+
+
+def test_words_that_stand_everywhere_do_not_count_unless_they_are_all() -> None:
+    assert text.terms("Where is the honey, and what is it for?") == ["honey,"]
+    assert text.terms("what is the") == ["what", "is", "the"]
+    assert text.terms("Bär bär\0BÄR foo-bar ... 7") == ["bär", "foo-bar", "7"]
