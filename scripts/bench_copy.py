@@ -3,9 +3,9 @@
 
 Each figure alternates the raw limit and memlift in one run and takes the best
 of several rounds, because machines are noisy: trust the ratios, not the rates.
-Prints one JSON document. Needs the extra `embedded`.
+Prints one JSON document. Needs the extras `embedded` and `qdrant`.
 
-    scripts/bench_copy.py [--rounds 5] [--only sqlite-postgres,...] [--scale 1.0]
+    scripts/bench_copy.py [--rounds 5] [--only 384,qdrant,...] [--scale 1.0]
 """
 
 from __future__ import annotations
@@ -263,38 +263,59 @@ def peak_memory(folder: Path, url: str, rows: int) -> dict[str, Any]:
     return {"peak_mb": peaks, "growth": round(peaks[rows] / peaks[rows // 5], 3)}
 
 
+def postgres(args: argparse.Namespace, only: set[str], folder: Path) -> dict[str, Any]:
+    """Run what was asked for between SQLite and Postgres and return the figures."""
+    figures: dict[str, Any] = {}
+    with EmbeddedPostgres(folder / "pg") as server:
+        for name, rows, dim in (("384", 50_000, 384), ("1536", 20_000, 1536), ("plain", 100_000, 0)):
+            wanted = not only or only & {name, "back", "audit"}
+            if not wanted:
+                continue
+            path = folder / f"{name}.sqlite"
+            make(path, int(rows * args.scale), dim)
+            if not only or name in only:
+                figures[f"sqlite-postgres-{name}"] = sqlite_to_postgres(path, server.url, dim, args.rounds)
+            if (not only or "back" in only) and dim:
+                figures[f"postgres-sqlite-{name}"] = postgres_to_sqlite(path, server.url, args.rounds, folder)
+            if not only or "audit" in only:
+                figures[f"audit-{name}"] = audit_pass(path, args.rounds)
+            path.unlink()
+        if "memory" in only:
+            figures["memory"] = peak_memory(folder, server.url, args.memory_rows)
+    return figures
+
+
+def qdrant(args: argparse.Namespace, only: set[str], folder: Path) -> dict[str, Any]:
+    """Run what was asked for between SQLite and Qdrant and return the figures."""
+    import bench_qdrant
+
+    parts = {name.removeprefix("qdrant-") for name in only & QDRANT} - {"qdrant"}
+    rows = int(20_000 * args.scale)
+    return bench_qdrant.figures_of(
+        parts or {"edge", "server"}, folder, args.rounds, rows, args.memory_rows // 5
+    )
+
+
+QDRANT = {"qdrant", "qdrant-edge", "qdrant-server", "qdrant-memory"}
+
+
 def main() -> None:
     """Run the benchmarks that were asked for and print their figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full number of rows")
-    parser.add_argument("--only", default="", help="comma-separated: 384, 1536, plain, back, audit, memory")
+    names = f"384, 1536, plain, back, audit, memory, {', '.join(sorted(QDRANT))}"
+    parser.add_argument("--only", default="", help=f"comma-separated: {names}; all but memory if left out")
     parser.add_argument("--memory-rows", type=int, default=1_000_000)
     args = parser.parse_args()
     only = set(filter(None, args.only.split(",")))
     folder = Path(tempfile.mkdtemp(prefix="memlift-bench-"))
     figures: dict[str, Any] = {"cpus": os.cpu_count()}
     try:
-        with EmbeddedPostgres(folder / "pg") as server:
-            for name, rows, dim in (("384", 50_000, 384), ("1536", 20_000, 1536), ("plain", 100_000, 0)):
-                wanted = not only or only & {name, "back", "audit"}
-                if not wanted:
-                    continue
-                path = folder / f"{name}.sqlite"
-                make(path, int(rows * args.scale), dim)
-                if not only or name in only:
-                    figures[f"sqlite-postgres-{name}"] = sqlite_to_postgres(
-                        path, server.url, dim, args.rounds
-                    )
-                if (not only or "back" in only) and dim:
-                    figures[f"postgres-sqlite-{name}"] = postgres_to_sqlite(
-                        path, server.url, args.rounds, folder
-                    )
-                if not only or "audit" in only:
-                    figures[f"audit-{name}"] = audit_pass(path, args.rounds)
-                path.unlink()
-            if "memory" in only:
-                figures["memory"] = peak_memory(folder, server.url, args.memory_rows)
+        if not only or only - QDRANT:
+            figures |= postgres(args, only, folder)
+        if not only or only & QDRANT:
+            figures |= qdrant(args, only, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(figures, indent=2))

@@ -4,6 +4,7 @@
 Contenders alternate in one run and the best of several rounds counts, because
 machines are noisy: trust the ratios. Prints one JSON document. Needs the extra
 `qdrant`; the server is the test server of this repository, on the loopback.
+`scripts/bench_copy.py --only qdrant` runs the same.
 
     scripts/bench_qdrant.py [--rounds 3] [--rows 10000] [--only edge,server,memory]
 """
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import sqlite3
 import subprocess
@@ -49,7 +49,12 @@ def payload(row: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def edge(path: Path, dim: int, rounds: int, folder: Path) -> dict[str, Any]:
-    """Copy against a loop that makes points of rows in memory and upserts them, and one that only upserts."""
+    """Copy against loops over the same rows in memory, with the log on, which memlift reads from a file.
+
+    making: makes the points and upserts them. ready: upserts points that were made before the clock
+    started, with the same payload. Both flush once, at the end; `making_with_commits` as often as
+    memlift commits.
+    """
     import qdrant_edge as engine
 
     rows = rows_of(path)
@@ -88,17 +93,17 @@ def edge(path: Path, dim: int, rounds: int, folder: Path) -> dict[str, Any]:
 
     found = best(
         rounds,
-        making=lambda: loop(made=False),
-        making_one_flush=lambda: loop(made=False, durable=False),
-        ready=lambda: loop(made=True),
+        making=lambda: loop(made=False, durable=False),
+        making_with_commits=lambda: loop(made=False),
+        ready=lambda: loop(made=True, durable=False),
         memlift=lifted,
     )
     return {
         "rows": len(rows),
         "rows_per_s": {name: round(len(rows) / s) for name, s in found.items()},
         "of_a_loop_that_makes_and_upserts_points": round(found["making"] / found["memlift"], 2),
-        "of_the_same_with_one_flush_at_the_end": round(found["making_one_flush"] / found["memlift"], 2),
-        "of_a_loop_that_only_upserts_made_points": round(found["ready"] / found["memlift"], 2),
+        "of_the_same_flushing_at_each_commit": round(found["making_with_commits"] / found["memlift"], 2),
+        "of_a_loop_that_upserts_ready_made_points": round(found["ready"] / found["memlift"], 2),
     }
 
 
@@ -191,31 +196,55 @@ def server(path: Path, dim: int, rounds: int, folder: Path) -> dict[str, Any]:
 
 
 _PEAK = """
-import resource, sys
-from pathlib import Path
+import sys
 from migrate import migrate
-from migrate.config import QdrantSettings
-migrate(sys.argv[1], QdrantSettings(path=Path(sys.argv[2])), index="none")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+migrate(sys.argv[1], sys.argv[2], index="none")
+(line,) = [one for one in open("/proc/self/status") if one.startswith("VmHWM")]
+print(int(line.split()[1]) // 1024)
 """
 
 
 def memory(folder: Path, rows: int) -> dict[str, Any]:
-    """Peak resident memory of our process, verification included, without the engine's, at two sizes."""
-    peaks = {}
-    for n in (rows // 5, rows):
-        path = folder / f"large-{n}.sqlite"
-        make(path, n, 384)
-        done = subprocess.run(
-            [sys.executable, "-c", _PEAK, str(path), str(folder / f"store-{n}")],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        peaks[n] = int(done.stdout)
+    """Peak resident memory in MB of our process, verification included, without the engine's, at two sizes."""
+    from integration.qdrant_server import QdrantTestServer
+
+    peaks: dict[str, dict[int, int]] = {"edge": {}, "server": {}}
+    with QdrantTestServer(folder / "memory") as running:
+        for n in (rows // 5, rows):
+            path = folder / f"large-{n}.sqlite"
+            make(path, n, 384)
+            side = folder / f"side-{n}.sqlite"
+            served = f"qdrant+{running.url}?prefix=m{n}_&sidecar={side}&grpc_port={running.grpc_port}"
+            for kind, target in (("edge", f"qdrant:{folder}/store-{n}"), ("server", served)):
+                done = subprocess.run(
+                    [sys.executable, "-c", _PEAK, str(path), target],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                peaks[kind][n] = int(done.stdout)
+            path.unlink()
+            shutil.rmtree(folder / f"store-{n}")
+    return {"peak_mb": peaks}
+
+
+def figures_of(only: set[str], folder: Path, rounds: int, rows: int, memory_rows: int) -> dict[str, Any]:
+    """Run the benchmarks that were asked for (edge, server, memory) and return their figures."""
+    os.environ["MEMLIFT_HOME"] = str(folder / "home")
+    figures: dict[str, Any] = {}
+    for dim in (384, 1536):
+        if not only & {"edge", "server"}:
+            break
+        path = folder / f"qdrant-{dim}.sqlite"
+        make(path, rows, dim)
+        if "edge" in only:
+            figures[f"sqlite-edge-{dim}"] = edge(path, dim, rounds, folder)
+        if "server" in only:
+            figures[f"sqlite-server-{dim}"] = server(path, dim, rounds, folder)
         path.unlink()
-        shutil.rmtree(folder / f"store-{n}")
-    return {"peak_mb": peaks, "growth": round(peaks[rows] / peaks[rows // 5], 3)}
+    if "memory" in only:
+        figures["qdrant-memory"] = memory(folder, memory_rows)
+    return figures
 
 
 def main() -> None:
@@ -226,22 +255,10 @@ def main() -> None:
     parser.add_argument("--only", default="edge,server,memory", help="comma-separated: edge, server, memory")
     parser.add_argument("--memory-rows", type=int, default=100_000)
     args = parser.parse_args()
-    only = set(args.only.split(","))
     folder = Path(tempfile.mkdtemp(prefix="memlift-bench-"))
-    os.environ["MEMLIFT_HOME"] = str(folder / "home")
     figures: dict[str, Any] = {"cpus": os.cpu_count()}
     try:
-        for dim in (384, 1536):
-            path = folder / f"{dim}.sqlite"
-            make(path, args.rows, dim)
-            if "edge" in only:
-                figures[f"sqlite-edge-{dim}"] = edge(path, dim, args.rounds, folder)
-            if "server" in only:
-                figures[f"sqlite-server-{dim}"] = server(path, dim, args.rounds, folder)
-            path.unlink()
-        if "memory" in only:
-            figures["memory"] = memory(folder, args.memory_rows)
-        figures["peak_of_this_process_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        figures |= figures_of(set(args.only.split(",")), folder, args.rounds, args.rows, args.memory_rows)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print(json.dumps(figures, indent=2))
