@@ -65,7 +65,7 @@ def _do(path: Path, what: str, picked: list[int], serial: int) -> None:
         change(path, "VACUUM")
 
 
-@settings(max_examples=20)
+@settings(max_examples=50)
 @given(changes=_changes, first=st.lists(st.integers(0, len(_POOL) - 2), min_size=12, max_size=50))
 def test_whatever_changes_the_answers_are_those_of_every_vector(
     changes: list[tuple[str, list[int]]], first: list[int]
