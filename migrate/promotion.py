@@ -89,12 +89,7 @@ def promote(
         hit("promote.ready")
         request = replace(request, auto_setup=False, check_search=move.search or Wanted())
         report = api.run(source, address, request, observer=watching, on_progress=on_progress, stop=stop)
-    if not report.verified:
-        error = VerifyError(
-            "not every row was compared, so the address was not changed", hint="--verify full"
-        )
-        error.report = report
-        raise error
+        _refuse_unverified(report)
     hit("promote.proven")
     path = _remember(name, chosen, address, settings)
     hit("promote.saved")
