@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (
     "README.md",
     "docs/migrating.md",
+    "docs/search.md",
     "docs/tiers.md",
     "docs/parity.md",
     "docs/architecture.md",

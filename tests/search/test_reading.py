@@ -172,9 +172,10 @@ def test_threads_ask_one_store_while_it_is_written(path: Path, store: Searchable
 
     def ask() -> None:
         (table,) = store.tables()
+        query = Query(Mode.HYBRID, np.frombuffer(_f32(1.0, 1.0), "<f4"), "honey", k=100)
         while not done.is_set():
             try:
-                hits = store.search(table, Query(Mode.KEYWORD, text="honey", k=100)).hits
+                hits = store.search(table, query).hits
                 if len(hits) not in (5, 6):
                     wrong.append(hits)
             except Exception as exc:

@@ -6,6 +6,7 @@ import random
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 from migrate.backends.sqlite.names import ident, translating
@@ -44,6 +45,7 @@ class SqliteSearch:
     def __init__(self, path: Path, means: Means) -> None:
         self._file = SqliteFile(path)
         self._nearest = Nearest(path, means)
+        self._one_at_a_time = Lock()
         self._words = Words(means)
         self._tried(lambda reading: None)  # an unreadable file is found here, not by the first query
 
@@ -97,7 +99,10 @@ class SqliteSearch:
     ) -> tuple[list[tuple[Ref, float]], str, tuple[str, ...]]:
         if searched.vector is None or query.vector is None:
             raise ConfigError(f"{searched.name} has no vectors to compare", hint="--mode keyword")
-        near = self._nearest.search(reading, searched, query.vector, k, allowed=allowed, exact=query.exact)
+        with self._one_at_a_time:  # it keeps vectors and an index that threads must not change together
+            near = self._nearest.search(
+                reading, searched, query.vector, k, allowed=allowed, exact=query.exact
+            )
         return near.found, near.how, near.notes
 
     def _worded(
@@ -137,7 +142,8 @@ class SqliteSearch:
 
     def health(self, searched: Searched) -> Health:
         """See `Searchable.health`."""
-        return self._tried(lambda reading: self._nearest.health(reading, searched))
+        with self._one_at_a_time:
+            return self._tried(lambda reading: self._nearest.health(reading, searched))
 
     def neighbours(
         self,
