@@ -347,19 +347,20 @@ def test_another_machine_without_the_sidecar_is_refused(emulator: PineconeEmulat
 def test_what_an_agent_wrote_after_the_move_comes_back_as_well(
     emulator: PineconeEmulator, tmp_path: Path
 ) -> None:
-    rows = [(f"n{i}", f"v{i}", stores.vector(i + 1, 1, 2)) for i in range(5)]
+    rows = [(f"n{i}", "x" * 50_000 if i == 2 else f"v{i}", stores.vector(i + 1, 1, 2)) for i in range(5)]
     ddl = "CREATE TABLE t (id TEXT PRIMARY KEY NOT NULL, v TEXT, embedding BLOB)"
     source, there = stores.filled(tmp_path / "a.sqlite", ddl, rows), address(emulator, tmp_path)
     api.migrate(source, there)
     with client(emulator) as pc, pc.index(name=str(there.index)) as index:
         index.update(id="n1", namespace="t", set_metadata={"v": "learnt since"})
+        index.update(id="n2", namespace="t", set_metadata={"v": "short by now"})
         index.upsert(vectors=[("new", [9, 9, 9], {"v": "new"})], namespace="t")
         index.delete(ids=["n0"], namespace="t")
     api.migrate(there, tmp_path / "b.sqlite")
     with closing(sqlite3.connect(tmp_path / "b.sqlite")) as db:
         assert db.execute("SELECT id, v, embedding FROM t ORDER BY id").fetchall() == [
             ("n1", "learnt since", stores.vector(2, 1, 2)),
-            ("n2", "v2", stores.vector(3, 1, 2)),
+            ("n2", "short by now", stores.vector(3, 1, 2)),
             ("n3", "v3", stores.vector(4, 1, 2)),
             ("n4", "v4", stores.vector(5, 1, 2)),
             ("new", "new", stores.vector(9, 9, 9)),
@@ -388,3 +389,40 @@ def test_a_run_broken_off_at_any_commit_goes_on_without_gap_or_overlap(
         report = api.migrate(source, there, batch_size=15, verify="full")
         assert (report.verified, report.resumed) == (True, True)
         assert sum(len(kept) for kept in records(emulator, there).values()) == 152
+
+
+def test_an_index_that_was_deleted_is_told_and_written_again(
+    emulator: PineconeEmulator, tmp_path: Path
+) -> None:
+    source, there = many(tmp_path / "a.sqlite"), address(emulator, tmp_path)
+    api.migrate(source, there)
+    with client(emulator) as pc:
+        pc.indexes.delete(str(there.index))
+    with pytest.raises(ConfigError, match="is gone"):
+        api.migrate(there, tmp_path / "b.sqlite")
+    report = api.migrate(source, there, verify="full")
+    assert report.verified
+    assert any("are gone: " in note for note in report.notes)
+
+
+def test_a_run_given_up_leaves_no_index_behind_an_undo(
+    emulator: PineconeEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.contract_kit import BoomError, Failing
+
+    source, there = many(tmp_path / "a.sqlite"), address(emulator, tmp_path)
+    reach = api.Reach.target
+    with monkeypatch.context() as patch:
+        patch.setattr(api.Reach, "target", lambda self, *args: Failing(reach(self, *args), 3, after=True))
+        with pytest.raises(BoomError):
+            api.migrate(source, there)
+    assert len(family(emulator, there)) == 2
+    other = stores.filled(
+        tmp_path / "o.sqlite",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, embedding BLOB)",
+        [(i, stores.vector(i, 1)) for i in range(3)],
+    )
+    assert api.migrate(other, there, restart=True, verify="full").verified
+    assert {place for _, place in records(emulator, there)} == {"t"}
+    api.undo(there)
+    assert family(emulator, there) == []

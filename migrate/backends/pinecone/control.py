@@ -88,6 +88,12 @@ class Control:
         except NotThereError:
             return None
 
+    def tagged(self, tag: str, value: str) -> list[str]:
+        """Return the names of the indexes that have a tag of this value."""
+        client = self._client()
+        found = self._asked("list the indexes", lambda: client.indexes.list().to_list())
+        return [one.name for one in map(_index, found) if one.tags.get(tag) == value]
+
     def by_host(self, host: str) -> Index | None:
         """Return the index that is served at a host; None where this project's control plane knows none.
 

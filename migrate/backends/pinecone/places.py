@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from migrate.backends.pinecone.fresh import until_gone
@@ -116,6 +116,7 @@ class Places:
         self._learn(known)
         self._prefer(shapes)
         taken: dict[Spot, str] = {}
+        marks: dict[str, dict[str, Mark]] = {}
         for shape in shapes:
             name = shape.table.name
             spot = self.spot(shape, None)
@@ -127,7 +128,9 @@ class Places:
             self.check_form(shape, spot)
             if name in known:
                 continue
-            mark = self._marks(spot).get(spot.namespace or "")
+            if spot.index not in marks:
+                marks[spot.index] = self._marks(spot)
+            mark = marks[spot.index].get(spot.namespace or "")
             if mark is not None and mark.sidecar_id != identity:
                 raise SchemaError(
                     f"the namespace {spot} was made by memlift with another sidecar: {mark.sidecar}",
@@ -201,12 +204,11 @@ class Places:
             self._marked.discard((spot.index, name))
             self._dropped.add((spot.index, name))
 
-    def drop_indexes(self, places: Iterable[Place], identity: str) -> None:
+    def drop_indexes(self, identity: str) -> None:
         """Remove the indexes that this sidecar's runs have made, where nobody else keeps anything in them."""
-        for name in {Spot.parse(place.place).index for place in places if place.run}:
-            there = self._indexes.find(name)
-            if name == HOST or there is None or there.tags.get(TAG) != identity:
-                continue
+        if self._indexes.base == HOST:
+            return
+        for name in self._indexes.control.tagged(TAG, identity):
             counts = self._indexes.stats(name).counts.items()
             if not any(n != BOOKS and count and (name, n) not in self._dropped for n, count in counts):
                 self._indexes.control.delete(name)

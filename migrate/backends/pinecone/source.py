@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from migrate.backends.pinecone import foreign
-from migrate.backends.pinecone.indexes import Indexes, sidecar_of
+from migrate.backends.pinecone.indexes import Indexes, Mark, sidecar_of
 from migrate.backends.pinecone.names import BOOKS, Spot
 from migrate.backends.pinecone.plane import Stats
 from migrate.backends.pinecone.reading import STREAMS, Place, read
@@ -39,6 +39,7 @@ class PineconeSource:
         self._tables: list[Table] | None = None
         self._left: list[NotCarried] = []
         self._stats: dict[str, Stats] = {}
+        self._marks: dict[str, dict[str, Mark]] = {}
         where = sidecar_of(settings)
         if exists(where):
             self._side = open_reading(where)
@@ -69,8 +70,18 @@ class PineconeSource:
 
     def _told(self, index: str) -> Stats:
         if index not in self._stats:
+            if self._indexes.find(index) is None:
+                raise ConfigError(
+                    f"the Pinecone index {index!r} is gone, and with it the vectors that memlift wrote there",
+                    hint="restore it from a backup; memlift migrate from the original store writes it again",
+                )
             self._stats[index] = self._indexes.stats(index)
         return self._stats[index]
+
+    def _marked(self, index: str, stats: Stats) -> dict[str, Mark]:
+        if index not in self._marks:
+            self._marks[index] = self._indexes.marks(index, stats)
+        return self._marks[index]
 
     def _read_tables(self) -> list[Table]:
         found: list[Table] = []
@@ -118,7 +129,7 @@ class PineconeSource:
 
         Raises ConfigError where some are not, and there is no sidecar at all.
         """
-        marks = self._indexes.marks(index, stats)
+        marks = self._marked(index, stats)
         halves = [m for name, m in marks.items() if name not in ours]
         if self._settings.namespace is not None:
             mine = self._settings.namespace
@@ -157,7 +168,7 @@ class PineconeSource:
         ours = {
             s.namespace for s in self._spots.values() if s.index == spot.index and s.namespace is not None
         }
-        marked = set(self._indexes.marks(spot.index, stats))
+        marked = set(self._marked(spot.index, stats))
         found = [n for n in sorted(stats.counts) if n != BOOKS and n not in ours | marked]
         if self._settings.namespace is not None:
             found = [n for n in found if n == self._settings.namespace]
@@ -199,12 +210,6 @@ class PineconeSource:
         yield from self._rows_beside(table, size, at.get("beside"))
 
     def _records(self, spot: Spot, table: Table, size: int, at: dict[str, Any]) -> Iterator[Batch]:
-        if self._indexes.find(spot.index) is None:
-            if spot.index == self._indexes.base and not self._told(spot.index).counts:
-                return
-            raise ConfigError(
-                f"the Pinecone index {spot.index!r} is gone", hint="it was deleted, or is another project's"
-            )
         plane, begin = self._indexes.plane(spot.index), at.get("namespace", "")
         for namespace in self._namespaces(spot):
             if namespace < begin:
@@ -220,7 +225,16 @@ class PineconeSource:
     def _rows(self, table: Table, records: list[Record]) -> list[Row]:
         shape = self._shapes[table.name]
         rows = shape.rows(records, table)
-        return self._side.restored(shape.table, rows, table) if self._side is not None else rows
+        if self._side is None:
+            return rows
+        exact = self._side.restored(shape.table, rows, table)
+        if exact is rows or shape.native:
+            return exact
+        plain = {c.name for c in shape.plain_columns}
+        free = [c.name in plain for c in table.columns]
+        return [
+            row if row is kept else _newer(row, kept, free) for row, kept in zip(rows, exact, strict=True)
+        ]
 
     def _rows_beside(self, table: Table, size: int, after: Cursor) -> Iterator[Batch]:
         if self._side is None or table.name not in self._side.places:
@@ -262,3 +276,15 @@ class PineconeSource:
         """See `Pickable.can_pick`: rows without a key have no ids that could be told."""
         self.tables()
         return table.name in self._spots and bool(table.key)
+
+
+def _newer(found: Row, exact: Row, free: list[bool]) -> Row:
+    """Return a row with its exact cells, but for those that somebody has written to the metadata since.
+
+    memlift writes no metadata where it keeps an exact cell, so what is there is newer. free: the columns that
+    metadata has.
+    """
+    return tuple(
+        there if ours and there is not None else kept
+        for there, kept, ours in zip(found, exact, free, strict=True)
+    )

@@ -405,7 +405,7 @@ class PineconeTarget:
             if place.run:
                 self._places.drop(place, identity or "")
                 dropped.append(name)
-        self._places.drop_indexes(places.values(), identity or "")
+        self._places.drop_indexes(identity or "")
         self._side.undo()
         adopted = {name for name, place in places.items() if not place.run}
         dropped += [name for name in self._side.target.undo() if name not in adopted]
