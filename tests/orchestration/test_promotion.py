@@ -16,10 +16,11 @@ from migrate.api import Request
 from migrate.config import MemorySettings, SqliteSettings
 from migrate.errors import BackendError, ConfigError, InterruptedRunError, MigrateError, VerifyError
 from migrate.promotion import Move, name_of, promote, where_is
-from migrate.report import Observer
+from migrate.report import Observer, Report
 from migrate.search.parity import Parity, TableParity, Thresholds, Wanted, stores
 from migrate.verify import Outcome
 from provisioners import saved
+from provisioners.base import Endpoint
 from tests.small_stores import asked, in_memory, pairs, sqlite_file
 
 pytestmark = pytest.mark.usefixtures("shelves")
@@ -277,6 +278,76 @@ def test_no_server_is_set_up_without_leave(
         assert "--auto-setup" in (raised.value.hint or "")
     assert questions == [f"There is no {tier} yet. Set one up on this machine?"]
     assert document(home) == {}
+
+
+class Heard:
+    """Keeps what a user would read."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def step(self, phase: str, table: str, done: int, total: int) -> None:
+        """Progress is not looked at here."""
+
+
+URL = "postgresql://memlift:hidden-one@127.0.0.1:5555/memory"
+
+
+@pytest.mark.parametrize(
+    ("found", "address"),
+    [
+        (
+            Endpoint("postgres", "docker", URL, details={"container": "memlift-postgres"}),
+            {"type": "postgres", "connection_string": URL},
+        ),
+        # Its port may be another tomorrow; the folder stays.
+        (
+            Endpoint("postgres", "embedded", URL, details={"folder": "/data"}),
+            {"type": "postgres", "embedded": "/data"},
+        ),
+        (Endpoint("postgres", "environment", URL), {"type": "postgres"}),
+        (
+            Endpoint("qdrant", "docker", "http://127.0.0.1:7", "hidden-one", 8),
+            {"type": "qdrant", "url": "http://127.0.0.1:7", "api_key": "hidden-one", "grpc_port": 8},
+        ),
+        (Endpoint("qdrant", "embedded", "qdrant:/data"), {"type": "qdrant", "path": "/data"}),
+    ],
+)
+@pytest.mark.parametrize("leave", ["by a flag", "by an answer"])
+def test_a_server_that_was_set_up_is_addressed_by_what_opens_it_tomorrow(
+    found: Endpoint, address: dict[str, Any], leave: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import provisioners
+
+    places: list[str | None] = []
+    ran: list[Any] = []
+
+    def auto_setup(kind: str, how: str | None, say: Any, *, confirm: Any) -> Endpoint:
+        places.append(how)
+        return found
+
+    def run(source: Any, target: Any, request: Request, **_: Any) -> Report:
+        ran.append((target, request.auto_setup, bool(request.check_search)))
+        return Report("memory:agent", "there", verified=True)
+
+    monkeypatch.setattr(provisioners, "auto_setup", auto_setup)
+    monkeypatch.setattr(api, "run", run)
+    in_memory("agent", (pairs(), ROWS))
+    heard = Heard()
+    by_flag = leave == "by a flag"
+    move = Move(found.kind, auto_setup="docker" if by_flag else False, confirm=lambda _: True)
+    report = promote("memory:agent", move, observer=heard)
+
+    name = name_of(MemorySettings("agent"))
+    own = {"schema": name} if found.kind == "postgres" else {"prefix": f"{name}_"}
+    assert where_is("memory:agent") == address | own
+    assert ran == [(address | own, False, True)]
+    assert places == ["docker" if by_flag else None]
+    assert stat.S_IMODE((home / "vector-store.json").stat().st_mode) == 0o600
+    assert "hidden-one" not in json.dumps(report.to_dict()) + "".join(heard.lines)
 
 
 def test_an_unknown_tier_and_a_pinecone_without_a_key_are_refused(source: str) -> None:
