@@ -164,11 +164,24 @@ def missing_reason() -> str | None:
         return "a Docker daemon of our own needs root"
     missing = [package for program, package in PACKAGES.items() if shutil.which(program) is None]
     if missing and shutil.which("apt-get"):
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # start no services
-        for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *missing]):
-            subprocess.run(["apt-get", *command], check=True, env=environment, stdout=subprocess.DEVNULL)
+        _install(missing)
         missing = [package for program, package in PACKAGES.items() if shutil.which(program) is None]
     return f"not installed: {', '.join(missing)}" if missing else None
+
+
+def _install(packages: list[str]) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # start no services
+    commands = (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", *packages])
+    for attempt in range(5):  # another program may hold apt's lock, or a mirror may stumble
+        time.sleep(3 * attempt)
+        if all(
+            subprocess.run(
+                ["apt-get", *c], check=False, env=environment, stdout=subprocess.DEVNULL
+            ).returncode
+            == 0
+            for c in commands
+        ):
+            return
 
 
 @contextlib.contextmanager
