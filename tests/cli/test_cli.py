@@ -248,7 +248,9 @@ def test_inspect_reckons_the_size_of_large_tables_from_a_part(tmp_path: Path) ->
     assert found["tier"] == "sqlite+hnsw"
 
 
-@pytest.mark.parametrize("command", ["migrate", "audit", "verify", "undo", "inspect", "demo", "backup", "up"])
+@pytest.mark.parametrize(
+    "command", ["migrate", "audit", "verify", "undo", "inspect", "advise", "demo", "backup", "up"]
+)
 def test_every_command_explains_itself(tmp_path: Path, command: str) -> None:
     done = memlift(command, "--help", cwd=tmp_path)
     assert done.returncode == 0
