@@ -68,7 +68,8 @@ def _measured(m: dict[str, Any], page: Page) -> list[str]:
     lines += _row(page, "query", _latency(m))
     lines += _row(page, "writers", _writers(m["writers"]))
     if (tenants := m["tenants"]) is not None:
-        text = f"{count_text(tenants['count'], 'tenant')} ({tenants['columns']})"
+        least = "" if tenants["exact"] else "at least "
+        text = f"{least}{count_text(tenants['count'], 'tenant')} ({tenants['columns']})"
         if tenants["count"] > 1:
             text += f", the largest has {count_text(tenants['largest_rows'], 'row')}"
         lines += _row(page, "tenants", text)

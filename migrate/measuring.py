@@ -118,6 +118,7 @@ class _Pass:
         self._cut: list[str] = []
         self._tenants: Counter[Any] = Counter()
         self._tenant_columns: set[str] = set()
+        self._all_tenants = True
 
     def read(self, table: Table) -> None:
         """Read one table. Growth is that of tables with vectors, or of all where there are none."""
@@ -160,9 +161,12 @@ class _Pass:
                 for row in batch.rows:
                     if (seconds := clock.seconds(row[when])) is not None:
                         weeks.add(seconds)
-            if who is not None and len(self._tenants) < _TENANTS:
+            if who is not None and len(self._tenants) >= _TENANTS:
+                self._all_tenants = False
+            elif who is not None:
                 self._tenants.update(row[who] for row in batch.rows if row[who] is not None)
             if time.monotonic() > self._deadline:
+                self._all_tenants = self._all_tenants and who is None
                 return False
         return True
 
@@ -185,16 +189,27 @@ class _Pass:
         if self._cut:
             return None, f"not measured: {', '.join(self._cut)} has more rows than {PASS_S:g} s can read"
         if self._clocks:
-            return None, f"not seen: by {', '.join(self._clocks)} rows came in fewer than two of the last weeks"
+            return (
+                None,
+                f"not seen: by {', '.join(self._clocks)} rows came in fewer than two of the last weeks",
+            )
         return None, "not seen: no column tells when rows came"
 
     def tenants(self) -> dict[str, Any] | None:
-        """Return how many tenants there are and how many rows the largest has, or None without any."""
+        """Return how many tenants there are and how many rows the largest has, or None without any.
+
+        exact: False where not all rows were read; then both are the least that there are.
+        """
         if not self._tenants:
             return None
         most = self._tenants.most_common(1)[0][1]
         columns = ", ".join(sorted(self._tenant_columns))
-        return {"count": len(self._tenants), "columns": columns, "largest_rows": most}
+        return {
+            "count": len(self._tenants),
+            "columns": columns,
+            "largest_rows": most,
+            "exact": self._all_tenants,
+        }
 
 
 def measured_latency(searchable: Searchable) -> tuple[dict[str, Any] | None, str]:

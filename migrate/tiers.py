@@ -127,9 +127,11 @@ def choose(facts: Facts, given: Mapping[str, float] | None = None) -> Choice:
     if found.server and not facts.servers:
         reasons.insert(0, f"nobody is to run servers, and {found.name} is one")
         found = tier("pinecone")
-    if facts.current is not None and NAMES.index(facts.current) > NAMES.index(found.name):
-        reasons.insert(0, f"it is in {facts.current} already, which serves; {found.name} would be enough")
-        found = tier(facts.current)
+    here = tier(facts.current) if facts.current is not None else None
+    stays = here is not None and (facts.servers or not here.server)
+    if here is not None and stays and NAMES.index(here.name) > NAMES.index(found.name):
+        reasons.insert(0, f"it is in {here.name} already, which serves; {found.name} would be enough")
+        found = here
     return Choice(found, tuple(reasons))
 
 

@@ -38,6 +38,8 @@ GB = 10**9
         (Facts(5, servers=False), "sqlite", "5 vectors"),
         (Facts(5, writers=9, servers=False), "pinecone", "nobody is to run servers"),
         (Facts(5, "postgres"), "postgres", "in postgres already, which serves; sqlite would be enough"),
+        (Facts(5, "postgres", servers=False), "sqlite", "5 vectors"),
+        (Facts(600_000, "qdrant", servers=False), "pinecone", "nobody is to run servers"),
         (Facts(2_000, "sqlite"), "sqlite+hnsw", "2,000 vectors"),
         (Facts(2_000, "sqlite+hnsw"), "sqlite+hnsw", "2,000 vectors"),
         (Facts(10_000_001, "pinecone"), "pinecone", "in pinecone already"),
