@@ -20,6 +20,7 @@ from integration.pinecone.backend_kit import (
 )
 from integration.pinecone_emulator import PineconeEmulator
 from migrate import api
+from migrate.backends.pinecone import reading
 from migrate.config import PineconeSettings, QdrantSettings
 from migrate.errors import ConfigError
 from migrate.schema import Kind
@@ -160,33 +161,57 @@ def test_an_index_by_host_is_a_source_and_a_target(
         assert pc.indexes.exists("by-host")
 
 
-def test_a_namespace_of_25_000_records_is_read_whole(
-    emulator: PineconeEmulator, sdk: Pinecone, tmp_path: Path
-) -> None:
-    an_index(emulator, "large", dimension=2)
-    with sdk.index(name="large") as index:
-        for first in range(0, 25_000, 1000):
+def numbered(emulator: PineconeEmulator, sdk: Pinecone, name: str, n: int) -> list[str]:
+    """Make an index of n records with ids of several kinds; return the ids."""
+    an_index(emulator, name, dimension=2)
+    ids = [f"{i * 7919 % n:05}" if i % 5 else f"a/{i}" for i in range(n)]
+    with sdk.index(name=name) as index:
+        for first in range(0, n, 1000):
+            part = range(first, min(first + 1000, n))
             index.upsert(
-                vectors=[
-                    Vector(id=f"{i:05}", values=[1.0, i / 7], metadata={"i": i})
-                    for i in range(first, first + 1000)
-                ],
+                vectors=[Vector(id=ids[i], values=[1.0, i / 7], metadata={"i": i}) for i in part],
                 namespace="all",
             )
-    emulator.counters.reset()
-    with api.opened_source(at(emulator, "large")) as source:
+    return sorted(ids)
+
+
+@pytest.mark.parametrize("way", ["page after page", "by prefix"])
+def test_a_namespace_of_25_000_records_is_read_whole(
+    way: str, emulator: PineconeEmulator, sdk: Pinecone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = numbered(emulator, sdk, f"large-{way.replace(' ', '-')}", 25_000)
+    if way == "page after page":
+        monkeypatch.setattr(reading, "LARGE", 30_000)
+    with api.opened_source(at(emulator, f"large-{way.replace(' ', '-')}")) as source:
         (table,) = source.tables()
+        emulator.counters.reset()
         seen = [row[1] for batch in source.batches(table, size=1000) for row in batch.rows]
-        assert seen == [f"{i:05}" for i in range(25_000)]
-        assert emulator.counters.count("/vectors/list") == 250
-        assert emulator.counters.count("/vectors/fetch") == 250
-        # A cursor goes on, also when its token is taken no more.
-        batches = source.batches(table, size=1000)
-        cursor = [next(batches).cursor for _ in range(3)][-1]
-        batches.close()  # type: ignore[attr-defined]
-        for token in (cursor["token"], "bm9uc2Vuc2U="):
-            rest = source.batches(table, size=1000, after={**cursor, "token": token})
-            assert [row[1] for batch in rest for row in batch.rows] == seen[3000:]
+    assert seen == ids
+    lists, fetches = (emulator.counters.count(f"/vectors/{what}") for what in ("list", "fetch"))
+    assert (lists == 250) is (way == "page after page")
+    assert lists <= 250 + 127 + 11
+    assert 250 <= fetches <= 250 + 11
+
+
+def test_a_cursor_goes_on_also_without_its_token_and_when_the_listing_has_changed_its_way(
+    emulator: PineconeEmulator, sdk: Pinecone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = numbered(emulator, sdk, "cursors", 1500)
+    small, large = 1000, 10_000
+    with api.opened_source(at(emulator, "cursors")) as source:
+        (table,) = source.tables()
+        for way, other in ((small, large), (large, small)):
+            monkeypatch.setattr(reading, "LARGE", way)
+            batches = source.batches(table, size=250)
+            cursors = [next(batches).cursor for _ in range(6)]
+            batches.close()  # type: ignore[attr-defined]
+            for cursor in (cursors[1], cursors[5]):
+                for token, then in ((cursor["token"], way), ("bm9uc2Vuc2U=", way), (cursor["token"], other)):
+                    monkeypatch.setattr(reading, "LARGE", then)
+                    rest = source.batches(table, size=250, after={**cursor, "token": token})
+                    assert [row[1] for batch in rest for row in batch.rows] == ids[
+                        ids.index(cursor["after"]) + 1 :
+                    ]
 
 
 @pytest.mark.parametrize(

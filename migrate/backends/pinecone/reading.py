@@ -1,11 +1,19 @@
-"""Reading a namespace whole: pages of ids one after another, their records fetched side by side."""
+"""Reading a namespace whole: pages of ids in order, their records fetched side by side.
+
+Pages come one after another, each with the token of the next, so that listing is what a large
+namespace waits for. There ids are listed by their first character instead, several at a time: ids
+come in order within a prefix, and prefixes are taken in order, so the rows are the same.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
+from queue import Full, Queue
+from threading import Event
 from typing import NamedTuple
 
 from migrate.backends.pinecone.limits import LIST_PAGE
@@ -14,54 +22,62 @@ from migrate.backends.pinecone.wire import Record
 from migrate.errors import BackendError, TransientError
 
 STREAMS = 6  # fetches under way at once
+LARGE = 20_000  # records, from which on ids are listed by prefix: 127 requests more, at the least
+LANES = 6  # prefixes listed at once
+PREFIXES = tuple(map(chr, range(1, 128)))  # ids are ASCII without NUL
 _AHEAD = 3  # groups of pages read ahead of the consumer
+_PAGES_AHEAD = 20  # of each prefix
 
 
 class Place(NamedTuple):
-    """Where a reader stands in a namespace: after an id, and (while it is valid) the token of the next page."""
+    """Where a reader stands: after an id, and (while it is valid) the token of the next page of a prefix."""
 
     after: str = ""
     token: str | None = None
+    prefix: str = ""
 
 
 class Read(NamedTuple):
-    """Some records, and the place after them; `last`: there are no more."""
+    """Some records, and the place after them."""
 
     records: list[Record]
     place: Place
-    last: bool
+
+
+Page = tuple[list[str], Place]
 
 
 @dataclass(slots=True)
 class _Group:
     parts: list[Future[list[Record]]]
     place: Place
-    last: bool
 
 
-def read(plane: Plane, namespace: str, size: int, at: Place) -> Iterator[Read]:
+def read(plane: Plane, namespace: str, size: int, at: Place, *, records: int = 0) -> Iterator[Read]:
     """Yield records by ascending id, at most `size` at a time, from a place on.
 
-    An id that is listed and gone when it is fetched was deleted meanwhile, and is left out.
+    records: how many there are, by statistics. An id that is listed and gone when it is fetched
+    was deleted meanwhile, and is left out.
     """
-    pages = _pages(plane, namespace, min(size, LIST_PAGE), at)
+    limit = min(size, LIST_PAGE)
+    listing = (
+        _by_prefix(plane, namespace, limit, at)
+        if records >= LARGE
+        else _pages(plane, namespace, limit, at if not at.prefix else Place(at.after))
+    )
     groups: deque[_Group] = deque()
-    with ThreadPoolExecutor(STREAMS, thread_name_prefix="memlift fetch") as pool:
+    with closing(listing) as pages, ThreadPoolExecutor(STREAMS, thread_name_prefix="memlift fetch") as pool:
         try:
-            exhausted = False
             while True:
-                while not exhausted and len(groups) < _AHEAD:
+                while len(groups) < _AHEAD:
                     group = _group(plane, namespace, pages, max(1, size // LIST_PAGE), pool)
                     if group is None:
-                        exhausted = True
-                    else:
-                        groups.append(group)
-                        exhausted = group.last
+                        break
+                    groups.append(group)
                 if not groups:
                     return
                 first = groups.popleft()
-                records = [r for part in first.parts for r in part.result()]
-                yield Read(records, first.place, first.last)
+                yield Read([r for part in first.parts for r in part.result()], first.place)
         finally:
             for group in groups:
                 for part in group.parts:
@@ -69,39 +85,33 @@ def read(plane: Plane, namespace: str, size: int, at: Place) -> Iterator[Read]:
 
 
 def _group(
-    plane: Plane,
-    namespace: str,
-    pages: Iterator[tuple[list[str], Place, bool]],
-    n: int,
-    pool: ThreadPoolExecutor,
+    plane: Plane, namespace: str, pages: Iterator[Page], n: int, pool: ThreadPoolExecutor
 ) -> _Group | None:
-    """List the next n pages and begin to fetch what they name."""
+    """Take the next n pages and begin to fetch what they name; None where there are none."""
     parts: list[Future[list[Record]]] = []
     found: _Group | None = None
     for _ in range(n):
         page = next(pages, None)
         if page is None:
-            return found
-        ids, place, last = page
-        parts += [pool.submit(plane.fetched, namespace, part) for part in plane.parts(namespace, ids)]
-        found = _Group(parts, place, last)
-        if last:
             break
+        ids, place = page
+        parts += [pool.submit(plane.fetched, namespace, part) for part in plane.parts(namespace, ids)]
+        found = _Group(parts, place)
     return found
 
 
-def _pages(plane: Plane, namespace: str, limit: int, at: Place) -> Iterator[tuple[list[str], Place, bool]]:
-    """Yield pages of ids, the place after each, and whether it is the last.
+def _pages(plane: Plane, namespace: str, limit: int, at: Place) -> Generator[Page, None, None]:
+    """Yield the pages of ids of a prefix, and the place after each.
 
     A token that the service takes no more (they are opaque, and how long they last is not
     documented) is done without: ids come in order, so listing from the start and leaving out
     what is not after the place leads to the same rows.
     """
-    after, token = at
+    after, token, prefix = at
     fresh = token is None
     while True:
         try:
-            ids, following = plane.listed(namespace, limit, token)
+            ids, following = plane.listed(namespace, limit, token, prefix)
         except TransientError:
             raise
         except BackendError:
@@ -113,9 +123,60 @@ def _pages(plane: Plane, namespace: str, limit: int, at: Place) -> Iterator[tupl
         kept = [one for one in ids if one > after]
         if kept:
             after = kept[-1]
-        yield kept, Place(after, following), following is None
+            yield kept, Place(after, following, prefix)
         if following is None:
             return
         if following == token:
             raise BackendError("Pinecone lists the same page again and again", namespace=namespace)
         token = following
+
+
+# --- by prefix ------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Lane:
+    """The pages of one prefix, listed in a thread: None after the last, or what went wrong."""
+
+    start: Place
+    pages: Queue[Page | BaseException | None] = field(default_factory=lambda: Queue(_PAGES_AHEAD))
+
+
+def _by_prefix(plane: Plane, namespace: str, limit: int, at: Place) -> Generator[Page, None, None]:
+    lanes = [
+        _Lane(Place(at.after, at.token if p == at.prefix else None, p)) for p in PREFIXES if p >= at.after[:1]
+    ]
+    over = Event()
+
+    def fill(lane: _Lane) -> None:
+        try:
+            for page in _pages(plane, namespace, limit, lane.start):
+                if not _put(lane, page, over):
+                    return
+            _put(lane, None, over)
+        except BaseException as exc:  # raised again in the thread that reads
+            _put(lane, exc, over)
+
+    with ThreadPoolExecutor(LANES, thread_name_prefix="memlift list") as pool:
+        try:
+            for lane in lanes:
+                pool.submit(fill, lane)
+            for lane in lanes:
+                while (page := lane.pages.get()) is not None:
+                    if isinstance(page, BaseException):
+                        raise page
+                    yield page
+        finally:
+            over.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _put(lane: _Lane, item: Page | BaseException | None, over: Event) -> bool:
+    """Hand a page over; False where nobody reads any more."""
+    while not over.is_set():
+        try:
+            lane.pages.put(item, timeout=0.2)
+            return True
+        except Full:
+            continue
+    return False

@@ -216,10 +216,11 @@ class PineconeSource:
                 continue
             place = Place()
             if namespace == begin and "after" in at:
-                place = Place(at["after"], at.get("token"))
-            for part in read(plane, namespace, size, place):
+                place = Place(at["after"], at.get("token"), at.get("prefix", ""))
+            records = self._told(spot.index).counts.get(namespace, 0)
+            for part in read(plane, namespace, size, place, records=records):
                 if part.records:
-                    cursor = {"namespace": namespace, "after": part.place.after, "token": part.place.token}
+                    cursor = {"namespace": namespace, **part.place._asdict()}
                     yield Batch(table, self._rows(table, part.records), cursor)
 
     def _rows(self, table: Table, records: list[Record]) -> list[Row]:
