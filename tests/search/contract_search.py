@@ -35,7 +35,8 @@ class Stand:
     """A store to be checked, holding what `make` writes.
 
     without: abilities that it lacks, so that they are checked to be refused with a ConfigError:
-             "text ranges", "keyword".
+             "text ranges", "keyword"; "order of equals": its own fusion ranks rows of equal scores
+             in an order of its own.
     """
 
     store: Searchable
@@ -375,12 +376,25 @@ def hybrid_is_the_fusion_of_both_lists_by_rank(stand: Stand) -> None:
     notes, text = stand.table("notes"), "violin gearbox"
     near = stand.store.search(notes, Query(Mode.VECTOR, ASKED, k=depth(5))).hits
     worded = stand.store.search(notes, Query(Mode.KEYWORD, text=text, k=depth(5))).hits
+    found = stand.store.search(notes, Query(Mode.HYBRID, ASKED, text, k=5)).hits
+    if "order of equals" in stand.without:
+        best, worst = (_fused((near, worded), of) for of in (min, max))
+        assert len(found) == 5
+        assert all(worst[h.key] - 1e-6 <= h.score <= best[h.key] + 1e-6 for h in found)
+        assert min(h.score for h in found) >= sorted(worst.values())[-5] - 1e-6
+        return
+    sums = _fused((near, worded), lambda ranks: ranks[0])
+    _agrees(found, sorted(sums.items(), key=lambda pair: (-pair[1], pair[0])), 5)
+
+
+def _fused(lists: Sequence[Sequence[Hit]], of: Callable[[list[int]], int]) -> dict[Key, float]:
+    """Fuse lists by rank. of: chooses from a hit's own rank and those of the hits of equal score."""
     sums: dict[Key, float] = {}
-    for ranked in (near, worded):
+    for ranked in lists:
         for rank, hit in enumerate(ranked, 1):
-            sums[hit.key] = sums.get(hit.key, 0) + 1 / (RRF_K + rank)
-    truth = sorted(sums.items(), key=lambda pair: (-pair[1], pair[0]))
-    _agrees(stand.store.search(notes, Query(Mode.HYBRID, ASKED, text, k=5)).hits, truth, 5)
+            equals = [r for r, h in enumerate(ranked, 1) if h.score == pytest.approx(hit.score, abs=1e-6)]
+            sums[hit.key] = sums.get(hit.key, 0) + 1 / (RRF_K + of([rank, *equals]))
+    return sums
 
 
 @_check

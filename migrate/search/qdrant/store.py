@@ -1,0 +1,486 @@
+"""A Qdrant store as a `Searchable`: its collections, and the knowledge graph in its sidecar."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from migrate.backends.qdrant.engine import Engine, Info, Json, Point, PointId
+from migrate.backends.qdrant.hybrid import VECTOR as BM25
+from migrate.backends.qdrant.settings import sidecar_of
+from migrate.backends.qdrant.shape import Shape, VectorColumn
+from migrate.backends.qdrant.source import QdrantSource
+from migrate.backends.sidecar import exists
+from migrate.config import QdrantSettings
+from migrate.errors import ConfigError
+from migrate.schema import Metric, Table
+from migrate.search import cells, filters, fuse, text
+from migrate.search.base import (
+    RRF_K,
+    Answer,
+    Direction,
+    Edge,
+    Graph,
+    Health,
+    Hit,
+    Key,
+    Means,
+    Mode,
+    Query,
+    Searchable,
+    Searched,
+    Vector,
+)
+from migrate.search.hits import hit
+from migrate.search.qdrant import words
+from migrate.search.qdrant.where import Translated, where
+from migrate.search.shape import searched_tables
+from migrate.search.sqlite import scores
+
+_PAGE = 1000
+_NEGATED = (Metric.EUCLID, Metric.MANHATTAN)  # whose scores are distances there
+_SMALL = 10_000  # points: below `full_scan_threshold` kilobytes Qdrant compares all of them anyway
+Found = list[tuple[Point, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Spot:
+    """A table's collection. vector: the column that is compared, as the collection has it."""
+
+    searched: Searched
+    collection: str
+    shape: Shape
+    vector: VectorColumn | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A query, checked and translated. near: the query vector as numbers."""
+
+    query: Query
+    where: filters.Filter
+    translated: Translated
+    near: list[float]
+
+
+class QdrantSearch:
+    """An open store that answers queries."""
+
+    def __init__(self, settings: QdrantSettings, means: Means) -> None:
+        self._settings, self._means = settings, means
+        self._source = QdrantSource(settings)
+        self._graph: Searchable | None = None
+        self._spots: dict[str, _Spot] = {}
+        self._tables: list[Searched] = []
+        try:
+            for searched in searched_tables(self._source):
+                spot = self._spot_of(searched)
+                if spot is not None:
+                    self._spots[searched.name] = spot
+                    self._tables.append(spot.searched)
+        except BaseException:
+            self.close()
+            raise
+
+    def _spot_of(self, searched: Searched) -> _Spot | None:
+        kept = self._source.kept(searched.table)
+        if kept is None:
+            return None  # a table of the sidecar
+        collection, shape = kept
+        name = searched.vector.name if searched.vector is not None else None
+        vector = next((v for v in shape.vectors if v.column.name == name), None)
+        if vector is None:
+            searched = replace(searched, vector=None)
+        if searched.vector is None and not searched.text:
+            return None
+        info = self._engine.info(collection)
+        return _Spot(replace(searched, rows=info.points if info else None), collection, shape, vector)
+
+    @property
+    def _engine(self) -> Engine:
+        return self._source.engine
+
+    def describe(self) -> str:
+        """See `Searchable.describe`."""
+        return self._source.describe()
+
+    def close(self) -> None:
+        """See `Searchable.close`."""
+        self._source.close()
+        if self._graph is not None:
+            self._graph.close()
+
+    def tables(self) -> Sequence[Searched]:
+        """See `Searchable.tables`. Tables of the sidecar are not searched."""
+        return tuple(self._tables)
+
+    def _spot(self, searched: Searched) -> _Spot:
+        try:
+            return self._spots[searched.name]
+        except KeyError:
+            raise ConfigError(f"{self.describe()} has no collection {searched.name} to search") from None
+
+    def _info(self, spot: _Spot) -> Info:
+        info = self._engine.info(spot.collection)
+        if info is None:
+            raise ConfigError(f"the collection {spot.collection} is gone")
+        return info
+
+    # --- queries --------------------------------------------------------------
+
+    def search(self, searched: Searched, query: Query) -> Answer:
+        """See `Searchable.search`."""
+        spot = self._spot(searched)
+        asked = self._asked(spot, query)
+        if query.mode is Mode.VECTOR:
+            found, notes = self._near(spot, asked, query.k)
+            how = "Qdrant, every vector" if query.exact else "Qdrant HNSW"
+        elif query.mode is Mode.KEYWORD:
+            found, how, notes = self._told(spot, asked, query.k)
+        else:
+            found, how, notes = self._both(spot, asked)
+        return Answer(self._hits(spot, found, query), how, notes)
+
+    def _asked(self, spot: _Spot, query: Query) -> _Asked:
+        searched = spot.searched
+        parts = [] if query.where is None else [filters.bound_to(query.where, searched.table)]
+        if query.tenant is not None:
+            if searched.tenant is None:
+                raise ConfigError(
+                    f"{searched.name} has no column that names a tenant", hint="leave the tenant out"
+                )
+            parts.append(filters.of_tenant(searched.tenant, query.tenant))
+        both = filters.All(tuple(parts))
+        embedded = self._settings.path is not None
+        translated = where(both, searched.table, foreign=spot.shape.foreign, booleans=not embedded)
+        near: list[float] = []
+        if query.mode is not Mode.KEYWORD:
+            if spot.vector is None or searched.vector is None:
+                raise ConfigError(f"{searched.name} has no vectors to compare", hint="search it by keyword")
+            given = np.zeros(0) if query.vector is None else query.vector
+            asked = scores.Asked.of(searched.metric, given, searched.vector.dim or 0)
+            near = [float(x) for x in asked.vector]
+        if query.mode is not Mode.VECTOR and (not searched.text or query.text is None):
+            raise ConfigError(f"{searched.name} has no words to search", hint="search it by vector")
+        return _Asked(query, both, translated, near)
+
+    def _dense(self, spot: _Spot, asked: _Asked, n: int) -> Json:
+        """Return a query for the n nearest, without what else a request needs."""
+        params = {"exact": True} if asked.query.exact else {"hnsw_ef": max(128, n)}
+        found: Json = {
+            "query": {"nearest": asked.near},
+            "using": spot.vector.name if spot.vector else "",
+            "limit": n,
+        }
+        return {**found, "params": params, **_filtered(asked.translated)}
+
+    def _near(self, spot: _Spot, asked: _Asked, n: int) -> tuple[Found, tuple[str, ...]]:
+        """Return the n nearest that satisfy the filter and have a direction, best first."""
+        metric = spot.searched.metric
+        sign = -1.0 if metric in _NEGATED else 1.0
+        limit = n if asked.translated.exact else max(4 * n, 64)
+        while True:
+            body = {**self._dense(spot, asked, limit), "with_payload": True}
+            (listed,) = self._engine.query(spot.collection, [body])
+            found = [(s.point, sign * s.score) for s in listed]
+            kept = self._holding(spot, asked, self._with_direction(spot, found))
+            if len(kept) >= n or len(listed) < limit:
+                return kept[:n], () if asked.translated.exact else (_LOOKED_AGAIN,)
+            limit *= 4
+
+    def _with_direction(self, spot: _Spot, found: Found) -> Found:
+        """Leave out all-zero vectors, whose cosine is no number; Qdrant says 0."""
+        if spot.searched.metric is not Metric.COSINE or spot.vector is None:
+            return found
+        flat = [point.id for point, score in found if score == 0]
+        if not flat:
+            return found
+        name = spot.vector.name
+        read = self._engine.retrieve(spot.collection, flat, payload=False, vectors=[name])
+        zeros = {p.id for p in read if isinstance(v := p.vectors.get(name), bytes) and not any(v)}
+        return [(point, score) for point, score in found if point.id not in zeros]
+
+    def _holding(self, spot: _Spot, asked: _Asked, found: Found) -> Found:
+        """Leave out what Qdrant's filter lets through and the filter does not."""
+        if asked.translated.exact or not found:
+            return found
+        rows = self._rows(spot, [point for point, _ in found], _plain(spot.searched.table))
+        meant = (
+            {c.name: cells.meaning(c.kind, row.get(c.name)) for c in spot.searched.table.columns}
+            for row in rows
+        )
+        return [pair for pair, row in zip(found, meant, strict=True) if filters.holds(asked.where, row)]
+
+    def _told(self, spot: _Spot, asked: _Asked, n: int) -> tuple[Found, str, tuple[str, ...]]:
+        """Return the n points that say most of the words."""
+        info = self._info(spot)
+        if not words.has_vectors(info):
+            return self._read_words(spot, asked, n, info)
+        sparse = words.encoded(asked.query.text or "")
+        if sparse is None:
+            return [], "Qdrant BM25", ()
+        limit = n if asked.translated.exact else max(4 * n, 64)
+        while True:
+            body = {**_sparse(sparse, asked, limit), "with_payload": True}
+            (listed,) = self._engine.query(spot.collection, [body])
+            kept = self._holding(spot, asked, [(s.point, s.score) for s in listed])
+            if len(kept) >= n or len(listed) < limit:
+                return kept[:n], "Qdrant BM25", ()
+            limit *= 4
+
+    def _read_words(
+        self, spot: _Spot, asked: _Asked, n: int, info: Info
+    ) -> tuple[Found, str, tuple[str, ...]]:
+        """Rank by the words of every point, for a collection without BM25 vectors."""
+        hint = f"?bm25={','.join(spot.searched.text)} on a migration makes BM25 vectors"
+        if info.points > words.MOST_READ:
+            raise ConfigError(
+                f"{spot.collection} has no BM25 vectors, and {info.points:,} points are too many to read for a query",
+                hint=hint,
+            )
+        table = spot.searched.table
+        kinds = {name: table.column(name).kind for name in spot.searched.text}
+
+        def said() -> Iterator[tuple[Point, str, bool]]:
+            for points in self._pages(spot, vectors=False):
+                for point, row in zip(points, self._rows(spot, points, _plain(table)), strict=True):
+                    told = words.joined([text.words_of(kind, row.get(name)) for name, kind in kinds.items()])
+                    meant = {c.name: cells.meaning(c.kind, row.get(c.name)) for c in table.columns}
+                    yield point, told, filters.holds(asked.where, meant)
+
+        found = words.ranked(asked.query.text or "", said(), n)
+        return (
+            found,
+            "BM25 over all texts",
+            (f"no BM25 vectors: the words of every point were read ({hint})",),
+        )
+
+    def _both(self, spot: _Spot, asked: _Asked) -> tuple[Found, str, tuple[str, ...]]:
+        """Answer a hybrid query: fused by the server where its lists are those that we would fuse."""
+        depth, k = fuse.depth(asked.query.k), asked.query.k
+        sparse = words.encoded(asked.query.text or "") if words.has_vectors(self._info(spot)) else None
+        if sparse is not None and asked.translated.exact:
+            dense = self._dense(spot, asked, depth)
+            # Its ranks begin with 0, ours with 1.
+            both = {"prefetch": [dense, _sparse(sparse, asked, depth)], "query": {"rrf": {"k": RRF_K + 1}}}
+            found, near = self._engine.query(
+                spot.collection,
+                [{**both, "limit": k + _TIES, "with_payload": True}, {**dense, "with_payload": False}],
+            )
+            listed = [(s.point, s.score) for s in near]
+            if len(self._with_direction(spot, listed)) == len(listed):
+                return [(s.point, s.score) for s in found], "Qdrant HNSW + BM25, fused by the server", ()
+        near_found, notes = self._near(spot, asked, depth)
+        told, how, more = self._told(spot, asked, depth)
+        points = {self._key(spot, p): p for p, _ in (*near_found, *told)}
+        lists = [
+            [key for key, _ in fuse.best([(self._key(spot, p), score) for p, score in ranked], depth)]
+            for ranked in (near_found, told)
+        ]
+        fused = [(points[key], score) for key, score in fuse.fused(lists, k)]
+        return fused, f"Qdrant HNSW + {how}, fused by rank", (*notes, *more)
+
+    # --- rows -----------------------------------------------------------------
+
+    def _rows(self, spot: _Spot, points: Sequence[Point], table: Table) -> list[dict[str, Any]]:
+        """Return the source's cells of points; exact ones are put back from the sidecar."""
+        rows = spot.shape.rows(points, table)
+        if self._source.beside is not None:
+            rows = self._source.beside.restored(spot.shape.table, rows, table)
+        return [dict(zip(table.column_names, row, strict=True)) for row in rows]
+
+    def _key(self, spot: _Spot, point: Point) -> Key:
+        table = spot.searched.table
+        if not table.key:
+            return (point.id,)
+        keys = table.with_columns(tuple(map(table.column, table.key)))
+        (row,) = spot.shape.rows([point], keys)
+        return tuple(row)
+
+    def _hits(self, spot: _Spot, found: Found, query: Query) -> tuple[Hit, ...]:
+        rows: list[dict[str, Any]] = [{} for _ in found]
+        if query.rows and found:
+            rows = self._rows(spot, [point for point, _ in found], _plain(spot.searched.table))
+        hits = [
+            hit(spot.searched, self._key(spot, point), score, row if query.rows else None)
+            for (point, score), row in zip(found, rows, strict=True)
+        ]
+        return tuple(sorted(hits, key=lambda h: (-h.score, fuse.key_order(h.key)))[: query.k])
+
+    def _pages(self, spot: _Spot, *, vectors: bool | Sequence[str]) -> Iterator[list[Point]]:
+        offset: PointId | None = None
+        while True:
+            points, offset = self._engine.scroll(
+                spot.collection, _PAGE, offset, payload=True, vectors=vectors
+            )
+            if points:
+                yield points
+            if offset is None:
+                return
+
+    # --- what measuring needs -------------------------------------------------
+
+    def vector_of(self, searched: Searched, key: Key) -> Vector | None:
+        """See `Searchable.vector_of`."""
+        spot = self._spot(searched)
+        point_id = spot.shape.key_id(key) if searched.table.key else key[0]
+        name = spot.vector.name if spot.vector is not None else ""
+        found = self._engine.retrieve(spot.collection, [point_id], payload=True, vectors=[name])
+        if not found:
+            raise KeyError(key)
+        return self._vector(spot, found[0])
+
+    def _vector(self, spot: _Spot, point: Point) -> Vector | None:
+        if spot.vector is None:
+            return None
+        column = spot.vector.column
+        ((cell,),) = spot.shape.rows([point], spot.searched.table.with_columns((column,)))
+        return cells.vector(column, cell)
+
+    def sample(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, Vector]]:
+        """See `Searchable.sample`."""
+        spot = self._spot(searched)
+        if spot.vector is None:
+            return []
+        points = self._drawn(spot, n, seed, [spot.vector.name])
+        found = [(self._key(spot, p), self._vector(spot, p)) for p in points]
+        return [(key, v) for key, v in found if v is not None][:n]
+
+    def texts(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, str]]:
+        """See `Searchable.texts`."""
+        spot = self._spot(searched)
+        if not searched.text:
+            return []
+        points = self._drawn(spot, n, seed, False)
+        rows = self._rows(spot, points, _plain(searched.table))
+        kind = searched.table.column(searched.text[0]).kind
+        told = [
+            (self._key(spot, p), text.words_of(kind, r.get(searched.text[0])))
+            for p, r in zip(points, rows, strict=True)
+        ]
+        return [(key, said) for key, said in told if said.strip()][:n]
+
+    def _drawn(self, spot: _Spot, n: int, seed: int, vectors: bool | Sequence[str]) -> list[Point]:
+        """Return some points, spread over the collection, the same for the same seed.
+
+        Ids that are no numbers lie at random, so a page from anywhere is a sample; of
+        small collections all ids are read and drawn from.
+        """
+        draw = random.Random(seed)  # noqa: S311 - no secret
+        wanted = 2 * n + 50
+        if (spot.searched.rows or 0) <= _SMALL:
+            ids = [p.id for page in self._ids(spot) for p in page]
+        else:
+            ids = []
+            for _ in range(40):  # some from each of forty places
+                ids += self._from(spot, draw, -(-wanted // 40))
+        chosen = draw.sample(ids, min(len(ids), wanted))
+        read = self._engine.retrieve(spot.collection, chosen, payload=True, vectors=vectors)
+        by_id = {p.id: p for p in read}
+        return [by_id[i] for i in chosen if i in by_id]
+
+    def _ids(self, spot: _Spot) -> Iterator[list[Point]]:
+        offset: PointId | None = None
+        while True:
+            points, offset = self._engine.scroll(spot.collection, _PAGE, offset, payload=False, vectors=False)
+            yield points
+            if offset is None:
+                return
+
+    def _from(self, spot: _Spot, draw: random.Random, n: int) -> list[PointId]:
+        points, _ = self._engine.scroll(spot.collection, 1, None, payload=False, vectors=False)
+        if points and isinstance(points[0].id, int):
+            offset: PointId = draw.randrange(max(spot.searched.rows or 1, 1))
+        else:
+            offset = f"{draw.getrandbits(32):08x}-0000-0000-0000-000000000000"
+        page, _ = self._engine.scroll(spot.collection, n, offset, payload=False, vectors=False)
+        return [p.id for p in page]
+
+    def health(self, searched: Searched) -> Health:
+        """See `Searchable.health`."""
+        spot = self._spot(searched)
+        info, problems = self._info(spot), []
+        if spot.vector is None:
+            return Health(None)
+        params = info.settings["params"].get("vectors") or {}
+        here = params if "size" in params else params.get(spot.vector.name) or {}
+        distance = str(here.get("distance") or "")
+        metric = next((m for m in Metric if m.value == distance.lower()), None)
+        if metric is not searched.metric:
+            problems.append(
+                f"{spot.vector.name} is kept for {distance or 'nothing'}, the vectors are compared by {searched.metric.value}"
+            )
+        hnsw = {**(info.settings.get("hnsw_config") or {}), **(here.get("hnsw_config") or {})}
+        threshold = (info.settings.get("optimizer_config") or {}).get("indexing_threshold")
+        off = hnsw.get("m") == 0 or threshold == 0
+        if off and info.points > _SMALL:
+            problems.append(f"no vector index: each query compares all {info.points:,} vectors")
+        if info.status != "green":
+            problems.append(f"the collection is {info.status}: its index is not finished")
+        elif not off and 0 < info.indexed < info.points * _PART_INDEXED and info.points > _SMALL:
+            problems.append(f"{info.indexed:,} of {info.points:,} points are indexed")
+        if info.trouble is not None:
+            problems.append(info.trouble)
+        return Health(None if off else "HNSW", metric, info.indexed, None, tuple(problems))
+
+    # --- the knowledge graph --------------------------------------------------
+
+    def _walked(self) -> Graph:
+        """Return the sidecar as a store whose graph is walked. Raises ConfigError where there is none."""
+        if self._graph is None:
+            from migrate.search import open_searchable
+
+            at = sidecar_of(self._settings)
+            if not exists(at):
+                raise ConfigError(
+                    "there is no sidecar, so there is no knowledge graph", hint="name it with sidecar="
+                )
+            self._graph = open_searchable(at, self._means)
+        if not isinstance(self._graph, Graph):
+            raise ConfigError("the sidecar cannot be walked")
+        return self._graph
+
+    def neighbours(
+        self,
+        node: str,
+        *,
+        depth: int = 1,
+        tenant: str | None = None,
+        direction: Direction = Direction.BOTH,
+    ) -> Iterator[Edge]:
+        """See `Graph.neighbours`."""
+        return self._walked().neighbours(node, depth=depth, tenant=tenant, direction=direction)
+
+    def paths(
+        self,
+        start: str,
+        goal: str,
+        *,
+        depth: int = 4,
+        tenant: str | None = None,
+        direction: Direction = Direction.BOTH,
+    ) -> Iterator[tuple[Edge, ...]]:
+        """See `Graph.paths`."""
+        return self._walked().paths(start, goal, depth=depth, tenant=tenant, direction=direction)
+
+
+_LOOKED_AGAIN = "Qdrant's own filter is a little wider: what it found was checked row by row"
+_TIES = 20  # hits of equal scores that may stand on the last place
+_PART_INDEXED = 0.5  # segments below the threshold are compared one by one, and that is as it should be
+
+
+def _filtered(translated: Translated) -> Json:
+    return {} if translated.filter is None else {"filter": translated.filter}
+
+
+def _sparse(vector: Json, asked: _Asked, n: int) -> Json:
+    return {"query": {"nearest": vector}, "using": BM25, "limit": n, **_filtered(asked.translated)}
+
+
+def _plain(table: Table) -> Table:
+    """Return a table without its vectors."""
+    return table.with_columns(tuple(c for c in table.columns if c not in table.vectors))
