@@ -11,7 +11,7 @@ after that a walk visits no more than nodes x depth, however the edges cycle.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,23 +33,23 @@ _WEIGHTS = ("weight", "strength", "confidence")
 class Dialect:
     """Where the two databases differ.
 
-    by_level: what makes a recursion finish one level before the next.
+    deep_first: what makes a recursion follow each path to its end before the next, where that can be said.
     """
 
     mark: str
     real: str
     hexed: Callable[[str], str]
     array: Callable[[str], str]
-    by_level: str
+    deep_first: str
 
 
-SQLITE = Dialect("?", "REAL", "hex({0})".format, "json_array({0})".format, "\n  ORDER BY 3")
+SQLITE = Dialect("?", "REAL", "hex({0})".format, "json_array({0})".format, "\n  ORDER BY 3 DESC")
 POSTGRES = Dialect(
     "%s",
     "double precision",
     "encode(convert_to({0}, 'UTF8'), 'hex')".format,
     "json_build_array({0})::text".format,
-    "",  # it goes by levels anyway
+    "",
 )
 
 
@@ -134,6 +134,7 @@ ORDER BY 5, 1, 2, 3"""
 
 
 def paths(
+    run: Callable[[Statement], Iterable[Sequence[Any]]],
     edges: Edges,
     quoted: str,
     ident: Callable[[str], str],
@@ -143,24 +144,40 @@ def paths(
     depth: int,
     tenant: str | None = None,
     direction: Direction = Direction.BOTH,
-) -> Statement:
-    """Return the statement for the paths between two nodes of at most `depth` edges; `path` reads its rows.
+) -> Iterator[tuple[Edge, ...]]:
+    """Yield the paths between two nodes of at most `depth` edges, shortest first, none through a node twice.
 
-    Paths come shortest first, as both databases extend them level by level and
-    hand them out as they are found. Only nodes that are near enough to the
-    goal are entered, and none twice.
+    run: runs a statement and gives its rows one by one.
+
+    There may be more long paths than anyone can wait for (two agents' hubs), so
+    those of each length are asked for by themselves, when the shorter ones have
+    been taken, and nodes that are too far from the goal are not entered.
     """
+    _checked(depth)
+    if start == goal:
+        return
     hops, bindings = _hops(edges, quoted, ident, dialect, tenant, direction)
-    hexed = dialect.hexed("h.there")
-    array = dialect.array("h.source, h.target, h.kind, h.weight")
-    sql = f"""WITH RECURSIVE {hops},
+    back = f"""WITH RECURSIVE {hops},
 memlift_back(node, tenant, depth) AS (
   SELECT CAST({dialect.mark} AS TEXT), tenant, 0 FROM (SELECT DISTINCT tenant FROM memlift_hops) AS whose
   UNION
   SELECT h.here, h.tenant, b.depth + 1
   FROM memlift_back AS b JOIN memlift_hops AS h ON h.there = b.node AND h.tenant = b.tenant
   WHERE b.depth < {dialect.mark}
-),
+)"""
+    nearest = f"{back} SELECT min(depth) FROM memlift_back WHERE node = CAST({dialect.mark} AS TEXT)"
+    ((least,),) = run((nearest, [*bindings, goal, depth, start]))
+    sql = f"{back},{_of_length(dialect)}"
+    for length in range(least or depth + 1, depth + 1):
+        cells = [*bindings, goal, length, start, length, goal, length, goal]
+        yield from map(path, run((sql, cells)))
+
+
+def _of_length(dialect: Dialect) -> str:
+    """Return what follows the distances to the goal: the paths of one length, a row of JSON each."""
+    hexed = dialect.hexed("h.there")
+    array = dialect.array("h.source, h.target, h.kind, h.weight")
+    return f"""
 memlift_far(node, tenant, depth) AS (SELECT node, tenant, min(depth) FROM memlift_back GROUP BY node, tenant),
 memlift_path(node, tenant, depth, trail, edges) AS (
   SELECT f.node, f.tenant, 0, ',' || {dialect.hexed("f.node")} || ',', ''
@@ -172,10 +189,9 @@ memlift_path(node, tenant, depth, trail, edges) AS (
   JOIN memlift_hops AS h ON h.here = p.node AND h.tenant = p.tenant
   JOIN memlift_far AS f ON f.node = h.there AND f.tenant = h.tenant
   WHERE p.depth + 1 + f.depth <= {dialect.mark} AND p.node <> CAST({dialect.mark} AS TEXT)
-    AND replace(p.trail, ',' || {hexed} || ',', '') = p.trail{dialect.by_level}
+    AND replace(p.trail, ',' || {hexed} || ',', '') = p.trail{dialect.deep_first}
 )
-SELECT edges FROM memlift_path WHERE depth > 0 AND node = CAST({dialect.mark} AS TEXT)"""
-    return sql, [*bindings, goal, _checked(depth), start, depth, goal, goal]
+SELECT edges FROM memlift_path WHERE depth = {dialect.mark} AND node = CAST({dialect.mark} AS TEXT)"""
 
 
 def edge(row: Sequence[Any]) -> Edge:

@@ -199,3 +199,12 @@ def test_words_that_stand_everywhere_do_not_count_unless_they_are_all() -> None:
     assert text.terms("Where is the honey, and what is it for?") == ["honey,"]
     assert text.terms("what is the") == ["what", "is", "the"]
     assert text.terms("Bär bär\0BÄR foo-bar ... 7") == ["bär", "foo-bar", "7"]
+
+
+def test_an_index_that_took_its_time_is_told_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "_WORTH_SAYING_S", 0.0)
+    _run(path, *_NOTES)
+    os.utime(path, (1e9, 1e9))
+    with _open(path) as store:
+        assert "indexed 3 rows of notes" in _ask(store, "honey").notes[0]
+        assert _ask(store, "honey").notes == ()

@@ -70,10 +70,13 @@ def paths(
 ) -> Iterator[tuple[Edge, ...]]:
     """Yield the paths between two nodes, shortest first. Raises ConfigError where there is no graph."""
     known = _known(graph)
-    statement = graph_sql.paths(
-        known.edges, known.at, known.ident, POSTGRES, start, goal, depth, tenant, direction
+
+    def run(statement: Statement) -> Iterator[tuple[Any, ...]]:
+        return _rows(settings, statement)
+
+    yield from graph_sql.paths(
+        run, known.edges, known.at, known.ident, POSTGRES, start, goal, depth, tenant, direction
     )
-    yield from map(graph_sql.path, _rows(settings, statement))
 
 
 def _known(graph: Graph | None) -> Graph:

@@ -28,8 +28,11 @@ def paths(
     """Yield the paths between two nodes, shortest first. Raises ConfigError where there is no graph."""
     edges = graph_sql.edges_of(reading.tables)
     name = ident(reading.places[edges.table.name].table.name)
-    statement = graph_sql.paths(edges, name, ident, SQLITE, start, goal, depth, tenant, direction)
-    yield from map(graph_sql.path, _rows(reading, statement))
+
+    def run(statement: graph_sql.Statement) -> Iterator[tuple[object, ...]]:
+        return _rows(reading, statement)
+
+    yield from graph_sql.paths(run, edges, name, ident, SQLITE, start, goal, depth, tenant, direction)
 
 
 def _rows(reading: Reading, statement: graph_sql.Statement) -> Iterator[tuple[object, ...]]:

@@ -98,9 +98,9 @@ class Words:
             elif own is not None:
                 notes.append(f"{own.name} does not cover {searched.name} as it is now, so it is not used")
             with self._lock:
-                made = self._made(reading, searched)
+                made, just_now = self._made(reading, searched)
                 found = _in_made(made, reading, reading.at(searched), match, k, allowed)
-            if made.seconds > _WORTH_SAYING_S:
+            if just_now and made.seconds > _WORTH_SAYING_S:
                 notes.append(
                     f"indexed {made.rows:,} rows of {searched.name} in {made.seconds:.1f} s, for as long as the"
                     " store stays open here; docs/search.md shows how to give the file an index of its own"
@@ -129,11 +129,13 @@ class Words:
         with self._lock:
             return self._fresh(reading, searched).own
 
-    def _made(self, reading: Reading, searched: Searched) -> _Made:
+    def _made(self, reading: Reading, searched: Searched) -> tuple[_Made, bool]:
+        """Return our index over a table, and whether it was made just now."""
         known = self._fresh(reading, searched)
-        if known.made is None:
-            known.made = _index(reading, reading.at(searched), searched, self._means)
-        return known.made
+        if known.made is not None:
+            return known.made, False
+        known.made = _index(reading, reading.at(searched), searched, self._means)
+        return known.made, True
 
 
 def _own_index(connection: sqlite3.Connection, place: Place, searched: Searched) -> _Own | None:
