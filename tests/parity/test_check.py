@@ -188,6 +188,16 @@ def test_a_table_that_is_not_there_is_a_failure() -> None:
     assert found.failures == ("notes: it cannot be searched in the target",)
 
 
+def test_a_table_of_words_alone_may_be_kept_beside_unless_its_words_were_asked_for() -> None:
+    words = FakeStore(replace(notes(), vector=None), rows(20))
+    elsewhere = FakeStore(notes(name="other"), rows(5))
+    found = compared(elsewhere, source=words)
+    assert found.passed
+    assert found.tables[0].notes == ("its words cannot be searched in the target",)
+    strict = replace(SMALL, thresholds=Thresholds(min_keyword_overlap=0.1))
+    assert not compared(elsewhere, strict, source=words).passed
+
+
 def test_rows_without_a_key_are_compared_by_their_scores() -> None:
     mine, theirs = (FakeStore(notes(key=()), rows(80)) for _ in range(2))
     assert compared(theirs, source=mine).passed

@@ -49,8 +49,7 @@ def check(
     for searched in mine:
         there = theirs.get(searched.name)
         if there is None:
-            told = TableParity(searched.name, problems=("it cannot be searched in the target",))
-            tables.append(replace(told, failures=told.problems))
+            tables.append(_missing(searched, wanted.thresholds))
             continue
         one = _Table(source, target, searched, there, wanted, observer or Silent())
         tables.append(one.compared())
@@ -63,6 +62,17 @@ def check(
         thresholds=wanted.thresholds,
         failures=tuple(f"{t.name}: {failure}" for t in tables for failure in t.failures),
     )
+
+
+def _missing(searched: Searched, bounds: Thresholds) -> TableParity:
+    """Return what is told of a table that the target cannot search: a failure, where it has vectors.
+
+    Words alone are judged where that was asked for only: some stores keep such tables beside.
+    """
+    if searched.vector is None and bounds.min_keyword_overlap is None:
+        return TableParity(searched.name, notes=("its words cannot be searched in the target",))
+    problems = ("it cannot be searched in the target",)
+    return TableParity(searched.name, problems=problems, failures=problems)
 
 
 def _check_given(wanted: Wanted, tables: Sequence[Searched]) -> None:
@@ -358,7 +368,8 @@ def problems_of(health: Health, searched: Searched, wanted: Wanted) -> list[str]
         return list(health.problems)
     found = []
     dim = (searched.vector.dim if searched.vector is not None else None) or 0
-    if health.index is None and wanted.always_indexed and health.vectors and dim <= _MOST_DIMENSIONS:
+    some = health.vectors is None or health.vectors > 0
+    if health.index is None and wanted.always_indexed and some and dim <= _MOST_DIMENSIONS:
         found.append("there is no vector index")
     if health.index is not None and health.metric is not None and health.metric is not searched.metric:
         found.append(f"the index compares by {health.metric}, the vectors are compared by {searched.metric}")

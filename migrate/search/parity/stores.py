@@ -36,7 +36,7 @@ def check_stores(source: Endpoint, target: Endpoint, wanted: Wanted, observer: O
 
 def _always(settings: Settings) -> bool:
     """Whether memlift builds a vector index in such a store however few vectors there are."""
-    return settings.type == "postgres"
+    return settings.type in ("postgres", "qdrant")
 
 
 def with_search(
