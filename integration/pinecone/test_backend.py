@@ -426,3 +426,25 @@ def test_a_run_given_up_leaves_no_index_behind_an_undo(
     assert {place for _, place in records(emulator, there)} == {"t"}
     api.undo(there)
     assert family(emulator, there) == []
+
+
+def test_an_index_is_waited_for_until_it_is_ready(tmp_path: Path) -> None:
+    source = many(tmp_path / "a.sqlite")
+    with PineconeEmulator(ready_after_s=0.4) as slow:
+        there = address(slow, tmp_path, region="eu-west-1")
+        said: list[str] = []
+
+        class Listening:
+            """Keeps what it is told."""
+
+            def say(self, text: str) -> None:
+                said.append(text)
+
+            def step(self, phase: str, table: str, done: int, total: int) -> None:
+                pass
+
+        assert api.migrate(source, there, observer=Listening()).verified
+        assert any("making the Pinecone index" in text and "aws eu-west-1" in text for text in said)
+        with client(slow) as pc:
+            deployment = pc.indexes.describe(str(there.index)).to_dict()["deployment"]
+    assert (deployment["cloud"], deployment["region"]) == ("aws", "eu-west-1")

@@ -20,7 +20,7 @@ from migrate.backends.pinecone.foreign import describe
 from migrate.backends.pinecone.ids import Ids, number_of, numbered, tells_key
 from migrate.backends.pinecone.names import SPARSE, Form, Spot, index_name, namespace_name
 from migrate.backends.pinecone.sending import requests
-from migrate.backends.pinecone.shape import Shape, beside, chosen, is_records
+from migrate.backends.pinecone.shape import Shape, beside, chosen, is_records, left_out
 from migrate.batch import Row
 from migrate.schema import Column, Kind, Metric, Table
 
@@ -249,6 +249,7 @@ def test_what_becomes_of_a_table_follows_from_its_vectors(columns: list[Column],
     found = chosen(table)
     assert (found.form if found else None) == form
     assert is_records(table) is (form is not None)
+    assert len(left_out(table)) == (form is None and columns[0].kind is not Kind.TEXT)
     assert all(c.kind not in (Kind.VECTOR, Kind.SPARSE, Kind.HALF, Kind.MULTI) for c in beside(table).columns)
 
 

@@ -63,6 +63,24 @@ def chosen(table: Table) -> Chosen | None:
     return Chosen(-1, sparse, SPARSE) if sparse >= 0 else None
 
 
+def left_out(table: Table) -> list[str]:
+    """Return notes on the vectors of a table that is no records: none of them can be searched in Pinecone."""
+    found: list[str] = []
+    for column in () if is_records(table) else table.columns:
+        if column.kind not in VECTOR_KINDS or not _free(table, column):
+            continue
+        if column.kind is Kind.MULTI:
+            reason = "Pinecone has no multivectors"
+        elif not column.dim:
+            reason = "it has no one dimension"
+        elif column.dim > MAX_DIM:
+            reason = f"an index has at most {MAX_DIM:,} dimensions"
+        else:
+            reason = f"Pinecone does not compare by {column.metric}"
+        found.append(f"{column.name}: kept in the sidecar alone, because {reason}")
+    return found
+
+
 def _is_id(cell: Any) -> bool:
     return type(cell) is str and cell.isascii() and "\0" not in cell and 1 <= len(cell) <= ID_CHARS
 

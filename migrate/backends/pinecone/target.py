@@ -17,7 +17,7 @@ from migrate.backends.pinecone.names import Spot
 from migrate.backends.pinecone.places import Places
 from migrate.backends.pinecone.plane import Plane
 from migrate.backends.pinecone.sending import Sender
-from migrate.backends.pinecone.shape import Shape, beside, is_records
+from migrate.backends.pinecone.shape import Shape, beside, is_records, left_out
 from migrate.backends.sidecar import Place, Sidecar
 from migrate.batch import Batch, ExactCell, Row
 from migrate.config import PineconeSettings
@@ -76,7 +76,8 @@ class PineconeTarget:
     def fit(self, table: Table) -> Fit:
         """See `Judge.fit`."""
         if not is_records(table):
-            return self._side.fit(table)
+            found = self._side.fit(table)
+            return replace(found, notes=(*found.notes, *left_out(table)))
         found = records_fit(table, self._options)
         return replace(found, problems=self._side.fit(beside(table)).problems)
 
