@@ -19,6 +19,8 @@ from integration.support import comparing, stores
 from integration.support.comparing import same
 from migrate import api, engine, retry
 from migrate.backends import pacing
+from migrate.backends.qdrant import connection, pages
+from migrate.backends.qdrant import server as server_module
 from migrate.config import QdrantSettings
 from migrate.errors import BackendError, ConfigError, SchemaError
 
@@ -94,6 +96,37 @@ def test_storms_and_lost_answers_are_outlasted(
     assert report.verified
     assert api.migrate(there, tmp_path / "b.sqlite").verified
     same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))
+
+
+@pytest.mark.parametrize("rest", [False, True], ids=["grpc", "rest"])
+def test_answers_that_come_too_late_are_asked_for_again(
+    rest: bool, server: QdrantTestServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "TIMEOUT_S", 1)
+    monkeypatch.setattr(connection, "TIMEOUT_S", 1)
+    source, there = rows_of(tmp_path / "a.sqlite", 300), address(server, tmp_path, rest=rest)
+    server.add_fault(Fault("delay", path=WRITES, delay_s=1.5, times=2, skip=3, after=True))
+    server.add_fault(Fault("delay", path=r"/scroll|/Scroll", delay_s=1.5, times=1, skip=4))
+    report = api.migrate(source, there, batch_size=60)
+    assert (report.verified, report.tables[0].rows_written) == (True, 300)
+    server.clear_faults()
+    assert api.migrate(there, tmp_path / "b.sqlite").verified
+    same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))
+
+
+def test_a_large_collection_is_read_in_several_streams(
+    server: QdrantTestServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "SPLIT_POINTS", 100)
+    source, there = rows_of(tmp_path / "a.sqlite", 500), address(server, tmp_path)
+    api.migrate(source, there)
+    server.add_fault(Fault("delay", path=r"/Scroll", delay_s=0.2, times=None))
+    started = time.monotonic()
+    with api.opened_source(there) as opened:
+        (table,) = opened.tables()
+        ids = sorted(row[0] for batch in opened.batches(table, size=25) for row in batch.rows)
+    assert ids == list(range(500))
+    assert time.monotonic() - started < 20 * 0.2  # of 20 pages and more one after another
 
 
 def test_a_server_killed_amid_the_upload_and_started_again_has_every_row(

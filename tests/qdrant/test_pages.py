@@ -90,7 +90,7 @@ def test_pages_grow_and_shrink_with_the_size_of_rows() -> None:
     found.seen(200, 200 * 100)
     assert found._limit == 800
     found.seen(800, 800 * 100_000)
-    assert found._limit == pages.PAGE_BYTES // 100_000
+    assert found._limit == pages.AHEAD_BYTES // 100_000
     found.seen(10, 10 * 2**30)
     assert found._limit == 1
 

@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from queue import Full, Queue
-from threading import Event, Thread
+from queue import Queue
+from threading import Event, Semaphore, Thread
 from typing import Any
 
 from migrate.backends.qdrant.engine import Engine, Info, Point, PointId, ShardKey
 
 STREAMS = 4
 SPLIT_POINTS = 20_000  # smaller collections are read in one range
-PAGE_BYTES = 4 * 2**20  # an answer of this size is quick, and no server cuts it
+AHEAD_BYTES = 4 * 2**20  # of all pages under way: as Python objects they take some four times as much
 _FIRST_PAGE = 200  # till the size of rows is known
 _UUIDS = 2**128
 
@@ -72,7 +72,8 @@ class _Stream:
     """One range being read a page ahead, in a thread of its own."""
 
     left: Range
-    pages: Queue[Any] = field(default_factory=lambda: Queue(maxsize=1))
+    pages: Queue[Any] = field(default_factory=Queue)
+    room: Semaphore = field(default_factory=lambda: Semaphore(1))  # for a page that is asked for or waits
 
 
 class Pages:
@@ -100,7 +101,7 @@ class Pages:
     def seen(self, rows: int, size: int) -> None:
         """Choose the size of further pages by the bytes that some rows took."""
         if rows and size:
-            fits = PAGE_BYTES * rows // size
+            fits = AHEAD_BYTES // min(STREAMS, max(1, len(self._streams))) * rows // size
             self._limit = max(1, min(self._at_once, fits, 4 * self._limit))
 
     def __iter__(self) -> Iterator[tuple[list[Point], list[Any]]]:
@@ -112,6 +113,7 @@ class Pages:
                     open_.append(self._opened(waiting.popleft()))
                 for stream in list(open_):
                     page = stream.pages.get()
+                    stream.room.release()
                     if isinstance(page, BaseException):
                         raise page
                     points, after = page
@@ -131,7 +133,7 @@ class Pages:
         left = stream.left
         offset = left.next
         try:
-            while not self._over.is_set():
+            while self._has_room(stream):
                 points, after = self._engine.scroll(
                     self._name,
                     self._limit,
@@ -142,16 +144,15 @@ class Pages:
                 )
                 inside = [p for p in points if left.holds(p.id)]
                 offset = after if after is not None and left.holds(after) else None
-                self._put(stream, (inside, offset))
+                stream.pages.put((inside, offset))
                 if offset is None:
                     return
         except BaseException as exc:  # raised again by the one who takes pages
-            self._put(stream, exc)
+            stream.pages.put(exc)
 
-    def _put(self, stream: _Stream, page: Any) -> None:
+    def _has_room(self, stream: _Stream) -> bool:
+        """Wait until the page before has been taken; False when nobody takes any more."""
         while not self._over.is_set():
-            try:
-                stream.pages.put(page, timeout=0.2)
-                return
-            except Full:
-                continue
+            if stream.room.acquire(timeout=0.2):
+                return True
+        return False

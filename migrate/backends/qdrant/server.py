@@ -24,7 +24,8 @@ from migrate.backends.qdrant.errors import translating
 from migrate.config import QdrantSettings
 from migrate.errors import BackendError, SchemaError, TransientError
 
-REQUEST_BYTES = 3 * 2**20  # the server takes 32 MiB; smaller ones keep all streams busy and fail cheaper
+# The server takes 32 MiB; smaller ones keep all streams busy, fail cheaper, and six of them are in memory.
+REQUEST_BYTES = 2 * 2**20
 REQUEST_POINTS = 2000
 STREAMS = 4
 POLL_S = 0.25  # how often a collection that is being indexed is asked for its state
@@ -35,10 +36,10 @@ _INSERT_ONLY_SINCE = (1, 17)  # older servers ignore `update_mode` and overwrite
 
 
 class _Request(NamedTuple):
+    """An upsert, whole as it is sent."""
+
     collection: str
     body: bytes
-    shard: ShardKey | None
-    insert_only: bool
     over_grpc: bool
 
 
@@ -237,17 +238,16 @@ class ServerEngine:
         """See `Engine.send`. Requests are cut by bytes, by count, and where the shard key changes."""
         view, at, insert_only, over_grpc = memoryview(packed), 2, packed[0] == 1, packed[1] == 1
         most = min(REQUEST_POINTS, self._caps(name).upsert)
-        held: list[memoryview] = []
+        held: list[memoryview | bytes] = []
         size, shard = 0, b""
 
         def flush() -> None:
             nonlocal held, size
             if held:
-                joiner = b"" if over_grpc else b","
                 key = orjson.loads(shard) if shard else None
                 if key is not None:
                     self._have_shard_key(name, key)
-                self._writer.submit(_Request(name, joiner.join(held), key, insert_only, over_grpc))
+                self._writer.submit(self._request(name, held, key, insert_only, over_grpc))
             held, size = [], 0
 
         while at < len(view):
@@ -262,6 +262,25 @@ class ServerEngine:
             size, at = size + n, at + 4 + n
         flush()
 
+    def _request(
+        self,
+        name: str,
+        points: Sequence[memoryview | bytes],
+        shard: ShardKey | None,
+        insert_only: bool,
+        over_grpc: bool,
+    ) -> _Request:
+        if over_grpc:
+            head = wire.upsert_head(name, self._caps(name).timeout_s) + wire.shard_key(shard)
+            head += wire.INSERT_ONLY if insert_only else b""
+            return _Request(name, b"".join((head, *points)), True)
+        tail: Json = {"shard_key": shard} if shard is not None else {}
+        if insert_only:
+            tail["update_mode"] = "insert_only"
+        more = orjson.dumps(tail)[1:-1]
+        ends = b'{"points":[', b"]" + (b"," + more if more else b"") + b"}"
+        return _Request(name, ends[0] + b",".join(points) + ends[1], False)
+
     def _caps(self, name: str) -> _Caps:
         if name not in self._caps_of:
             info = self.info(name)
@@ -275,31 +294,24 @@ class ServerEngine:
         return self._caps_of[name]
 
     def _upsert(self, request: _Request) -> None:
-        points, timeout_s = self._connection.grpc, self._caps(request.collection).timeout_s
         if request.over_grpc:
+            points = self._connection.grpc
             if points is None:
                 raise TransientError("gRPC was closed meanwhile", store=self.describe())
-            head = wire.upsert_head(request.collection, timeout_s) + wire.shard_key(request.shard)
-            head += wire.INSERT_ONLY if request.insert_only else b""
             with translating("upsert points", store=self.describe(), collection=request.collection):
-                answer = points.upsert(head + request.body, timeout=TIMEOUT_S)
-            if answer.result.status != grpc.UpdateStatus.Completed:
-                raise TransientError("Qdrant did not apply points in time", store=self.describe())
-            return
-        tail: Json = {"shard_key": request.shard} if request.shard is not None else {}
-        if request.insert_only:
-            tail["update_mode"] = "insert_only"
-        more = orjson.dumps(tail)[1:-1]
-        body = b'{"points":[' + request.body + b"]" + (b"," + more if more else b"") + b"}"
-        path = rest.path(request.collection, f"/points?wait=true&timeout={timeout_s}")
-        answer = self._rest("PUT", path, "upsert points", body)
-        if answer.get("status") != "completed":
+                answer = points.upsert(request.body, timeout=TIMEOUT_S)
+            done = answer.result.status == grpc.UpdateStatus.Completed
+        else:
+            timeout_s = self._caps(request.collection).timeout_s
+            path = rest.path(request.collection, f"/points?wait=true&timeout={timeout_s}")
+            done = self._rest("PUT", path, "upsert points", request.body).get("status") == "completed"
+        if not done:
             raise TransientError("Qdrant did not apply points in time", store=self.describe())
 
     def post(self, name: str, point: Point) -> None:
         """See `Engine.post`."""
         over_grpc, (data,) = self._formed([point])
-        request = _Request(name, data, None, False, over_grpc)
+        request = self._request(name, [data], None, False, over_grpc)
         patiently(lambda: self._upsert(request), self._closed)
 
     def settle(self) -> None:
