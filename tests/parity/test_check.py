@@ -15,7 +15,7 @@ from migrate.schema import Metric
 from migrate.search.base import Health, Mode, Query
 from migrate.search.filters import Equals, Filter, Not, holds
 from migrate.search.parity import Parity, Thresholds, Wanted, check
-from migrate.search.parity.check import problems_of
+from migrate.search.parity.judging import problems_of
 from tests.parity.fake_search import DIM, FakeStore, notes, rows
 
 SMALL = Wanted(queries=12, k=5)

@@ -15,18 +15,18 @@ from migrate import values
 from migrate.errors import ConfigError
 from migrate.report import Observer, Silent
 from migrate.schema import Metric
-from migrate.search.base import Answer, Health, Hit, Key, Mode, Query, Searchable, Searched, Vector
+from migrate.search.base import Answer, Hit, Key, Mode, Query, Searchable, Searched, Vector
 from migrate.search.filters import bound_to, parse
 from migrate.search.parity import measures
 from migrate.search.parity.filtering import Json, filters_from, shown
-from migrate.search.parity.result import Parity, TableParity, Thresholds, Wanted
+from migrate.search.parity.judging import failures, missing, problems_of
+from migrate.search.parity.result import Parity, TableParity, Wanted
 from migrate.search.service import effective
 
 _FILTERS = 24  # a table
 _FILTERED_K = 100  # so deep are filtered results compared
 _WORDS = 20  # keyword queries a table
 _WORD = re.compile(r"[^\W\d_]{4,}")
-_MOST_DIMENSIONS = 4000  # that pgvector's HNSW takes, as float16
 _LISTED = 10  # filters with different results that a report names
 
 Scores = dict[bytes, float]
@@ -49,7 +49,7 @@ def check(
     for searched in mine:
         there = theirs.get(searched.name)
         if there is None:
-            tables.append(_missing(searched, wanted.thresholds))
+            tables.append(missing(searched, wanted.thresholds))
             continue
         one = _Table(source, target, searched, there, wanted, observer or Silent())
         tables.append(one.compared())
@@ -62,17 +62,6 @@ def check(
         thresholds=wanted.thresholds,
         failures=tuple(f"{t.name}: {failure}" for t in tables for failure in t.failures),
     )
-
-
-def _missing(searched: Searched, bounds: Thresholds) -> TableParity:
-    """Return what is told of a table that the target cannot search: a failure, where it has vectors.
-
-    Words alone are judged where that was asked for only: some stores keep such tables beside.
-    """
-    if searched.vector is None and bounds.min_keyword_overlap is None:
-        return TableParity(searched.name, notes=("its words cannot be searched in the target",))
-    problems = ("it cannot be searched in the target",)
-    return TableParity(searched.name, problems=problems, failures=problems)
 
 
 def _check_given(wanted: Wanted, tables: Sequence[Searched]) -> None:
@@ -139,7 +128,7 @@ class _Table:
         if self._mine.vector is not None:
             told = self._by_vector(told)
         told = self._by_words(told)
-        return replace(told, failures=tuple(_failures(told, self._wanted.thresholds)))
+        return replace(told, failures=tuple(failures(told, self._wanted.thresholds)))
 
     # --- by vector ------------------------------------------------------------
 
@@ -358,48 +347,6 @@ def _timed(store: Searchable, searched: Searched, query: Query) -> tuple[Answer,
     started = time.perf_counter()
     answer = store.search(searched, query)
     return answer, time.perf_counter() - started
-
-
-def problems_of(health: Health, searched: Searched, wanted: Wanted) -> list[str]:
-    """Return what is wrong with a table's index: what its store says, or what the figures say."""
-    if not wanted.indexed:
-        return []
-    if health.problems:
-        return list(health.problems)
-    found = []
-    dim = (searched.vector.dim if searched.vector is not None else None) or 0
-    some = health.vectors is None or health.vectors > 0
-    if health.index is None and wanted.always_indexed and some and dim <= _MOST_DIMENSIONS:
-        found.append("there is no vector index")
-    if health.index is not None and health.metric is not None and health.metric is not searched.metric:
-        found.append(f"the index compares by {health.metric}, the vectors are compared by {searched.metric}")
-    covered, there = health.covered, health.vectors
-    if health.index is not None and covered is not None and there is not None and covered < there:
-        found.append(f"the index holds {covered:,} of {there:,} vectors")
-    return found
-
-
-def _failures(told: TableParity, bounds: Thresholds) -> list[str]:
-    """Return the thresholds that a table does not reach, in words."""
-    found = [*told.problems]
-    for what, value, least in (
-        ("recall", told.recall_at_k, bounds.min_recall),
-        ("recall under filters", told.filtered_recall_at_k, bounds.min_recall),
-        ("rank correlation", told.rank_correlation, bounds.min_correlation),
-        ("filter parity", told.filter_parity, bounds.min_filter_parity),
-        ("keyword overlap", told.keyword_overlap, bounds.min_keyword_overlap),
-    ):
-        if value is not None and least is not None and value < least:
-            found.append(f"{what} is {value:.3f}, below {least:g}")
-    if told.score_drift is not None and bounds.max_score_drift is not None:
-        worst = told.score_drift["max"]
-        if worst > bounds.max_score_drift:
-            found.append(f"scores drift by {worst:.2g}, more than {bounds.max_score_drift:g}")
-    if told.latency_ms and bounds.max_latency_ratio is not None:
-        mine, theirs = told.latency_ms["source"]["p95"], told.latency_ms["target"]["p95"]
-        if mine and theirs and theirs / mine > bounds.max_latency_ratio:
-            found.append(f"p95 is {theirs / mine:.1f} times the source's, over {bounds.max_latency_ratio:g}")
-    return found
 
 
 def _rounded(value: float | None) -> float | None:
