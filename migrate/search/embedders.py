@@ -126,11 +126,12 @@ class Command:
         with process:
             try:
                 out, said = process.communicate(given, timeout=self._timeout_s)
-            except subprocess.TimeoutExpired:
-                raise self._failed(f"gave no answer within {self._timeout_s:g} s") from None
-            finally:
+            except BaseException as exc:  # also Ctrl-C, which a group of its own does not get
                 with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)  # also what it started and left behind
+                    os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(exc, subprocess.TimeoutExpired):
+                    raise self._failed(f"gave no answer within {self._timeout_s:g} s") from None
+                raise
         if process.returncode:
             told = " ".join(said.decode("utf-8", "replace").split())[-_TOLD_CHARACTERS:]
             raise self._failed(f"ended with {process.returncode}" + (f": {told}" if told else ""))
