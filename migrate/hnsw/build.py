@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import xxhash
 
 from migrate.backends.sqlite.names import ident
-from migrate.backends.sqlite.vectorscan import Ids, Left, Piece, scan, vectors_at
+from migrate.backends.sqlite.vectorscan import FIRST, Ids, Left, Piece, scan, span, vectors_at
 from migrate.hnsw.graph import Graph, Shape
 from migrate.hnsw.settings import (
     EF_LADDER,
@@ -42,7 +43,6 @@ class Reading:
     """A snapshot of a store: what is needed to scan one of its columns.
 
     here: the table as the file declares it. state: equal states mean equal rows.
-    check: raises BackendError where the file was changed in a way that the snapshot does not see.
     """
 
     connection: sqlite3.Connection
@@ -50,7 +50,10 @@ class Reading:
     column: Column
     utf8: bool
     state: str | None
-    check: Callable[[], None] = lambda: None
+
+
+Store = Callable[[], AbstractContextManager[Reading]]
+"""Opens a store for a short reading."""
 
 
 @dataclass(slots=True)
@@ -100,20 +103,33 @@ def digests_of(rows: Rows) -> npt.NDArray[np.uint64]:
     return np.fromiter(hashed, np.uint64, len(rows))
 
 
-def build(reading: Reading, metric: Metric, progress: Progress) -> Index | None:
-    """Make an index of a column; None where it has no vectors.
+def build(
+    store: Store, column: Column, metric: Metric, progress: Progress
+) -> tuple[Index | None, str | None]:
+    """Make an index of a column, and name the state of the store that it is equal to.
+
+    None where there are no vectors. No state where the store was written meanwhile: it is read in
+    many short snapshots, as a long one would make the writers of a rollback-journal file wait, and
+    a WAL grow. `compare` finds what is to be done then.
 
     Some rows are held out until the end: with them as queries the width is found that a search
     needs, which vectors of one kind have in common and no default has for all.
     """
-    shape = Shape(metric, reading.column.dim or 0)
-    total = count(reading)
-    graph, every = Graph.new(shape, total), max(2, total // QUERIES)
-    rowids: list[npt.NDArray[np.int64]] = []
+    with store() as reading:
+        total = count(reading)
+    graph, every = Graph.new(Shape(metric, column.dim or 0), total), max(2, total // QUERIES)
+    rowids: list[Ids] = []
     digests: list[npt.NDArray[np.uint64]] = []
     held: list[Piece] = []
+    states: set[str | None] = set()
     seen = 0
-    for piece in pieces(reading, metric):
+    at: int | None = FIRST
+    while at is not None:
+        with store() as reading:
+            piece, at = span(reading.connection, reading.here, column, Left(), at, utf8=reading.utf8)
+            states.add(reading.state)
+        if piece is None or not len((piece := _with_direction(metric, piece)).ids):
+            continue
         out = (np.arange(seen, seen + len(piece.ids)) % every) == every - 1
         seen += len(piece.ids)
         held.append(_some(piece, out))
@@ -123,27 +139,32 @@ def build(reading: Reading, metric: Metric, progress: Progress) -> Index | None:
         digests.append(digests_of(kept.rows))
         progress(min(seen, total), total)
     if not seen:
-        return None
-    width, recall = measured(
-        reading, graph, np.concatenate(rowids), [h for h in held if len(h.ids)][: 2 * QUERIES]
-    )
+        return None, None
+    queries = [h for h in held if len(h.ids)][: 2 * QUERIES]
+    with store() as reading:
+        width, recall = measured(reading, graph, np.concatenate(rowids), queries)
     for piece in held:
         graph.add(tame(metric, piece))
         rowids.append(piece.ids)
         digests.append(digests_of(piece.rows))
     alive = np.ones(seen, np.bool_)
-    return Index(graph, np.concatenate(rowids), np.concatenate(digests), alive, width, recall)
+    index = Index(graph, np.concatenate(rowids), np.concatenate(digests), alive, width, recall)
+    return index, states.pop() if len(states) == 1 else None
 
 
 def pieces(reading: Reading, metric: Metric) -> Iterator[Piece]:
-    """Scan the vectors that an index holds: under cosine all but those of zeros."""
+    """Scan the vectors that an index holds."""
     for piece in scan(reading.connection, reading.here, reading.column, Left(), utf8=reading.utf8):
-        if metric is Metric.COSINE and not piece.squares.all():
-            some = _some(piece, np.any(piece.rows != 0, axis=1))
-            if len(some.ids):
-                yield some
-        else:
+        piece = _with_direction(metric, piece)
+        if len(piece.ids):
             yield piece
+
+
+def _with_direction(metric: Metric, piece: Piece) -> Piece:
+    """Leave out rows of zeros under cosine: they are in no answer."""
+    if metric is not Metric.COSINE or piece.squares.all():
+        return piece
+    return _some(piece, np.any(piece.rows != 0, axis=1))
 
 
 def _some(piece: Piece, which: npt.NDArray[np.bool_]) -> Piece:
@@ -232,12 +253,17 @@ class Changes:
     """What a column has that an index has not, and the other way round.
 
     moved: (label, rowid) of vectors that are the same under another rowid, as VACUUM leaves them.
-    added: rowids. removed: labels.
+    added: rowids, and `pieces` their vectors. removed: labels.
+    worn:  the index is better built anew; there are no `pieces` then.
+    state: of the store, that the index will be equal to.
     """
 
     moved: list[tuple[int, int]]
     added: list[int]
     removed: list[int]
+    pieces: list[Piece]
+    worn: bool
+    state: str | None
 
     @property
     def count(self) -> int:
@@ -278,26 +304,30 @@ def compare(reading: Reading, index: Index, progress: Progress) -> Changes:
             moved.append((same_vector.pop(), rowid))
         else:
             added.append(rowid)
-    return Changes(moved, added, [label for left in waiting.values() for label in left])
+    removed = [label for left in waiting.values() for label in left]
+    is_worn = _worn(index, len(added), len(removed))
+    fetched = [] if is_worn else _vectors_of(reading, added)
+    return Changes(moved, added, removed, fetched, is_worn, reading.state)
 
 
-def worn(index: Index, changes: Changes) -> bool:
-    """Whether an index with these changes is better built anew."""
-    alive = max(1, index.count)
-    gone = len(index.alive) - index.count + len(changes.removed)
-    return (
-        gone > MOST_DELETED * (len(index.alive) + len(changes.added)) or changes.count > MOST_CHANGED * alive
-    )
+def _vectors_of(reading: Reading, rowids: list[int]) -> list[Piece]:
+    return list(vectors_at(reading.connection, reading.here, reading.column, rowids))
 
 
-def apply(reading: Reading, index: Index, changes: Changes, progress: Progress) -> None:
+def _worn(index: Index, added: int, removed: int) -> bool:
+    gone = len(index.alive) - index.count + removed
+    changed = added + removed > MOST_CHANGED * max(1, index.count)
+    return changed or gone > MOST_DELETED * (len(index.alive) + added)
+
+
+def apply(index: Index, changes: Changes, progress: Progress) -> None:
     """Make an index equal to the column. Nobody may ask it meanwhile; one that failed is of no use."""
     for label, rowid in changes.moved:
         index.rowids[label] = rowid
     index.graph.delete(changes.removed)
     index.alive[changes.removed] = False
     done = 0
-    for piece in vectors_at(reading.connection, reading.here, reading.column, changes.added):
+    for piece in changes.pieces:
         index.graph.add(tame(index.graph.shape.metric, piece))
         index.rowids = np.concatenate([index.rowids, piece.ids])
         index.digests = np.concatenate([index.digests, digests_of(piece.rows)])

@@ -152,8 +152,8 @@ class Sidecar:
             self.note = f"{spot.path.name} cannot be written here ({exc.strerror or exc}), so search is exact"
             return False
         try:
-            with translating("make the HNSW sidecar", table=self._here.name), self._reading() as reading:
-                self._made(reading, writing, progress)
+            with translating("make the HNSW sidecar", table=self._here.name):
+                self._made(writing, progress)
             self._missed = None
         except (MigrateError, UnfitError, DamagedError) as exc:
             self.note = f"no HNSW sidecar: {exc}"
@@ -163,7 +163,7 @@ class Sidecar:
             writing.close()
         return self._index is not None
 
-    def _made(self, reading: Reading, writing: Writing, progress: Progress) -> None:
+    def _made(self, writing: Writing, progress: Progress) -> None:
         """Bring the index up to date, and write it where enough has changed."""
         with self._using:
             if self._is_replaced(writing.path):
@@ -172,21 +172,34 @@ class Sidecar:
                 self._load(only=None)
         index, changes = self._index, None
         if index is not None:
-            changes = build.compare(reading, index, progress)
-            if build.worn(index, changes):
+            changes = self._changed(index, progress)
+            if changes.worn:
                 index, changes = None, None
-            elif changes.any:
-                with self._using:
-                    self._index, self._state = None, None  # of no use if this is broken off
-                    build.apply(reading, index, changes, progress)
-        if index is None and build.count(reading) >= settings.BUILD_FROM:
-            index = build.build(reading, self._metric, progress)
+        state = changes.state if changes is not None else None
+        if index is None and self._may_be_enough():
+            index, state = build.build(self._reading, self._column, self._metric, progress)
+            if index is not None and state is None:
+                late = self._changed(index, progress)
+                state = late.state if not late.worn else None
         if index is None or (changes is None and index.count < settings.BUILD_FROM):
             self._forget()
             self.note = None
             return
-        reading.check()
-        self._keep(index, changes, reading.state, writing)
+        self._keep(index, changes, state, writing)
+
+    def _changed(self, index: Index, progress: Progress) -> Changes:
+        """Make an index equal to the store, unless it is worn."""
+        with self._reading() as reading:
+            changes = build.compare(reading, index, progress)
+        if changes.any and not changes.worn:
+            with self._using:
+                self._index, self._state = None, None  # of no use if this is broken off
+                build.apply(index, changes, progress)
+        return changes
+
+    def _may_be_enough(self) -> bool:
+        with self._reading() as reading:
+            return build.count(reading) >= settings.BUILD_FROM
 
     def _keep(self, index: Index, changes: Changes | None, state: str | None, writing: Writing) -> None:
         """Put an index to use, and write it: a new one, or one that enough has changed of."""
@@ -262,7 +275,7 @@ class Sidecar:
                     continue
                 (encoding,) = opened.connection.execute("PRAGMA encoding").fetchone()
                 utf8 = encoding == "UTF-8"
-                yield Reading(opened.connection, self._here, self._column, utf8, opened.state, opened.check)
+                yield Reading(opened.connection, self._here, self._column, utf8, opened.state)
                 return
             finally:
                 opened.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import uuid
@@ -14,6 +15,7 @@ from migrate import lease, values
 from migrate.backends.base import Options, Phase, Position, Standing, Step
 from migrate.backends.sqlbooks import NAMES, Books, statements
 from migrate.backends.sqlite import ddl
+from migrate.backends.sqlite.indexing import Sidecars
 from migrate.backends.sqlite.introspect import read_schema
 from migrate.backends.sqlite.names import bound, ident, literal, orphans_of, rowid_name, translating
 from migrate.backends.sqlite.opening import open_source
@@ -21,6 +23,7 @@ from migrate.backends.sqlite.source import NOW
 from migrate.batch import Batch, ExactCell, Row
 from migrate.errors import CheckpointError, ConfigError, LeaseLostError, SchemaError
 from migrate.failpoints import hit
+from migrate.hnsw import places
 from migrate.plan import table_same_as
 from migrate.schema import Table
 
@@ -41,6 +44,7 @@ class SqliteTarget:
         self._books = Books(self._run, ident, NOW, row="rowid")
         self._pending: list[ExactCell] = []
         self._again = False
+        self._sidecars = Sidecars(path, options.index)
         self.say: Callable[[str], None] = lambda _: None
 
     # --- connection -----------------------------------------------------------
@@ -54,6 +58,7 @@ class SqliteTarget:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._sidecars.settle()
 
     @property
     def _db(self) -> sqlite3.Connection:
@@ -382,7 +387,11 @@ class SqliteTarget:
                     )
             if table.sequence is not None:
                 steps.append(Step(table.name, "sequence", Phase.LINK, self._sequence(table)))
-        return steps
+        return steps + self._sidecars.steps(self._db, tables, self._beat)
+
+    def _beat(self) -> None:
+        with self.transaction("renew the lease"):
+            self._books.beat(self._owner)
 
     def _statement(self, sql: str) -> Callable[[Callable[[int, int], None]], None]:
         def run(progress: Callable[[int, int], None]) -> None:
@@ -425,7 +434,7 @@ class SqliteTarget:
             self._db.execute("COMMIT")
             hit("finish.inside")
             warnings = self._settle()
-        return warnings + [
+        return [*warnings, *self._sidecars.notes] + [
             f"{n} rows of {child} name a row of {parent} that is not there"
             for (child, parent), n in orphans.items()
         ]
@@ -477,6 +486,7 @@ class SqliteTarget:
             for book in NAMES:
                 self._db.execute(f"DROP TABLE IF EXISTS {ident(book)}")
             self._db.execute("COMMIT")
+        places.remove(Path(os.path.realpath(self._path)))
         return dropped
 
 

@@ -27,7 +27,7 @@ _TYPES: dict[Kind, np.dtype[Any]] = {
     Kind.HALF: vectors.F16,
     Kind.U8: np.dtype("u1"),
 }
-_FIRST, _LAST = -(2**63), 2**63 - 1
+FIRST, _LAST = -(2**63), 2**63 - 1
 
 Ids = npt.NDArray[Any]
 
@@ -89,12 +89,44 @@ def scan(
     where:  a condition on the table, called `t`, and what it binds; rows then come in any order.
     utf8:   whether the file keeps text as UTF-8.
     """
-    cells = _Cells(column, left)
     rowid = rowid_name(here)
-    if rowid is not None and utf8 and where is None:
-        yield from _joined(connection, here, rowid, cells)
-    else:
-        yield from _by_row(connection, here, rowid, cells, where)
+    if rowid is None or where is not None:
+        yield from _by_row(connection, here, rowid, _Cells(column, left), where)
+        return
+    at: int | None = FIRST
+    while at is not None:
+        piece, at = span(connection, here, column, left, at, utf8=utf8)
+        if piece is not None:
+            yield piece
+
+
+def span(
+    connection: sqlite3.Connection, here: Table, column: Column, left: Left, first: int, *, utf8: bool = True
+) -> tuple[Piece | None, int | None]:
+    """Return the vectors of a piece of a table with rowids, and the rowid from which the next one begins.
+
+    first: the rowid from which this one begins, `FIRST` to begin with. The next is None at the end.
+    """
+    cells, rowid = _Cells(column, left), rowid_name(here)
+    if rowid is None:
+        raise ValueError(f"{here.name} has no rowids")
+    name = f"t.{ident(column.name)}"
+    rows = f"FROM {ident(here.name)} AS t WHERE t.{rowid} >= ? ORDER BY t.{rowid} LIMIT {cells.at_once}"
+    good = f"typeof({name}) = 'blob' AND length({name}) = {cells.bytes}" if utf8 else "0"
+    joined = "group_concat(id) FILTER (WHERE good), CAST(group_concat(cell, '') FILTER (WHERE good) AS BLOB)"
+    n, last, whole, ids, packed = connection.execute(
+        f"SELECT count(*), max(id), coalesce(sum(good), 0), {joined if utf8 else 'NULL, NULL'}"
+        f" FROM (SELECT t.{rowid} AS id, {name if utf8 else 'NULL'} AS cell, {good} AS good {rows})",
+        (first,),
+    ).fetchone()
+    pieces = []
+    if whole:
+        pieces.append(cells.piece(np.fromstring(ids, np.int64, sep=","), packed))
+    if whole < n:
+        where = f"t.{rowid} BETWEEN ? AND ? AND NOT ({good})"
+        pieces += _by_row(connection, here, rowid, cells, (where, (first, last)))
+    after = last + 1 if n == cells.at_once and last < _LAST else None
+    return _in_order([piece for piece in pieces if piece is not None]), after
 
 
 def vectors_at(
@@ -153,40 +185,14 @@ class _Cells:
         return f"CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END"
 
 
-def _joined(connection: sqlite3.Connection, here: Table, rowid: str, cells: _Cells) -> Iterator[Piece]:
-    """By rowid, from the first on; the joined BLOB and the list of rowids are in the same order."""
-    name = f"t.{ident(cells.column.name)}"
-    sql = (
-        "SELECT count(*), max(id), coalesce(sum(good), 0), group_concat(id) FILTER (WHERE good),"
-        " CAST(group_concat(cell, '') FILTER (WHERE good) AS BLOB) FROM ("
-        f"SELECT t.{rowid} AS id, {name} AS cell, typeof({name}) = 'blob' AND length({name}) = {cells.bytes}"
-        f" AS good FROM {ident(here.name)} AS t WHERE t.{rowid} >= ? ORDER BY t.{rowid} LIMIT {cells.at_once})"
-    )
-    at = _FIRST
-    while True:
-        n, last, good, ids, packed = connection.execute(sql, (at,)).fetchone()
-        pieces = []
-        if good:
-            numbers = np.fromstring(ids, np.int64, sep=",")
-            pieces.append(cells.piece(numbers, packed))
-        if good < n:
-            span = f"t.{rowid} BETWEEN ? AND ? AND NOT (typeof({name}) = 'blob' AND length({name}) = ?)"
-            where = (span, (at, last, cells.bytes))
-            pieces += _by_row(connection, here, rowid, cells, where)
-        yield from _in_order([piece for piece in pieces if piece is not None])
-        if n < cells.at_once or last == _LAST:
-            return
-        at = last + 1
-
-
-def _in_order(pieces: list[Piece]) -> list[Piece]:
+def _in_order(pieces: list[Piece]) -> Piece | None:
     """Merge the pieces of one span into one, by rowid."""
     if len(pieces) < 2:
-        return pieces
+        return pieces[0] if pieces else None
     ids = np.concatenate([p.ids for p in pieces])
     order = np.argsort(ids)
     rows = np.concatenate([p.rows for p in pieces])[order]
-    return [Piece(ids[order], rows, np.concatenate([p.squares for p in pieces])[order])]
+    return Piece(ids[order], rows, np.concatenate([p.squares for p in pieces])[order])
 
 
 def _by_row(
