@@ -28,9 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 POINTS = (
     "promote.advised:1",
     "promote.ready:1",
-    "claim.after:1",
     "copy.after_commit:3",
-    "index.before:2",
     "verify.batch:4",
     "promote.proven:1",
     "promote.saved:1",
