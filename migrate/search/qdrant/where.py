@@ -139,8 +139,6 @@ class _Translation:
         return _some(parts)
 
     def _number(self, column: Column, key: str, value: int | float, *, scalar: bool) -> Json:
-        if column.kind in (Kind.TEXT, Kind.TIMESTAMP, Kind.NATIVE):
-            return FALSE
         whole = value == int(value) and INT64[0] <= value <= INT64[1]
         if column.kind is Kind.INTEGER and abs(value) < _EXACT:
             return _range(key, {"gte": value, "lte": value}) if whole else FALSE
@@ -155,8 +153,6 @@ class _Translation:
     # --- ranges ---------------------------------------------------------------
 
     def _between(self, column: Column, node: Between, key: str) -> Json:
-        if column.kind in (Kind.TEXT, Kind.TIMESTAMP, Kind.NATIVE):
-            return FALSE
         if column.kind is Kind.BOOL:
             return self._unsure
         bounds: Json = {}

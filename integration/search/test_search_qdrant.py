@@ -1,0 +1,195 @@
+"""Search on a Qdrant server: the contract, fusion by the server, filters, and what a check must notice."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `integration` is no installed package
+
+from integration.qdrant.backend_kit import address
+from integration.qdrant_server import QdrantTestServer
+from integration.support import stores
+from migrate import api
+from migrate.backends.qdrant import server as server_module
+from migrate.errors import ConfigError
+from migrate.search import open_searchable
+from migrate.search.base import Mode, Query, Searchable
+from migrate.search.filters import bound_to, parse
+from migrate.search.qdrant.store import QdrantSearch
+from tests.search.contract_search import CHECKS, Check, Stand, make
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantTestServer]:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        QdrantTestServer(tmp_path_factory.mktemp("qdrant")) as running,
+    ):
+        patch.setattr(server_module, "POLL_S", 0.05)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stand(server: QdrantTestServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    folder = tmp_path_factory.mktemp("search")
+    make(folder / "notes.sqlite")
+    settings = address(server, folder, bm25="content,title")
+    assert api.migrate(folder / "notes.sqlite", settings).verified
+    store = open_searchable(settings)
+    yield Stand(store, without=frozenset({"text ranges", "order of equals"}))
+    store.close()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_server(stand: Stand, check: Check) -> None:
+    check(stand)
+
+
+def _asked(store: Searchable) -> list[Any]:
+    """Record the queries that are sent from now on."""
+    assert isinstance(store, QdrantSearch)
+    sent: list[Any] = []
+    run = store._engine.query
+
+    def recording(name: str, asked: Any) -> Any:
+        sent.extend(asked)
+        return run(name, asked)
+
+    store._engine.query = recording  # type: ignore[method-assign]
+    return sent
+
+
+def test_hybrid_is_fused_by_the_server(stand: Stand) -> None:
+    store = stand.store
+    sent = _asked(store)
+    try:
+        notes = stand.table("notes")
+        where = bound_to(parse({"user.name": "Ada", "kind": {"ne": "event"}}), notes.table)
+        query = Query(Mode.HYBRID, np.ones(8, np.float32), "violin", k=3, where=where)
+        answer = store.search(notes, query)
+        assert answer.how == "Qdrant HNSW + BM25, fused by the server"
+        assert len(sent) == 2
+        assert sent[0]["query"] == {"rrf": {"k": 61}}
+        assert [p["using"] for p in sent[0]["prefetch"]] == ["embedding", "bm25"]
+    finally:
+        del store._engine.query  # type: ignore[attr-defined]
+
+
+def test_an_exact_query_asks_for_every_vector(stand: Stand) -> None:
+    sent = _asked(stand.store)
+    try:
+        for exact in (True, False):
+            stand.store.search(stand.table("notes"), Query(Mode.VECTOR, np.ones(8, np.float32), exact=exact))
+        assert [s["params"] for s in sent] == [{"exact": True}, {"hnsw_ef": 128}]
+    finally:
+        del stand.store._engine.query  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def client(server: QdrantTestServer) -> Iterator[QdrantClient]:
+    opened = QdrantClient(url=server.url, check_compatibility=False)
+    yield opened
+    opened.close()
+
+
+def _collection(
+    client: QdrantClient, server: QdrantTestServer, folder: Path, distance: models.Distance
+) -> tuple[Any, str]:
+    """Make a collection that memlift did not make; return its address and its name."""
+    settings = address(server, folder)
+    name = f"{settings.prefix}mine"
+    client.create_collection(name, vectors_config={"v": models.VectorParams(size=2, distance=distance)})
+    points = [
+        models.PointStruct(
+            id=i, vector={"v": [float(i), 1.0]}, payload={"n": i, "text": f"word{i % 3}", "d": i % 2 == 0}
+        )
+        for i in range(30)
+    ]
+    client.upsert(name, points, wait=True)
+    return (settings.__class__(url=settings.url, grpc_port=settings.grpc_port, prefix=settings.prefix)), name
+
+
+@pytest.mark.parametrize("distance", ["EUCLID", "MANHATTAN", "DOT"])
+def test_any_collection_is_searched_by_its_own_metric(
+    server: QdrantTestServer, client: QdrantClient, tmp_path: Path, distance: str
+) -> None:
+    settings, _ = _collection(client, server, tmp_path, models.Distance[distance])
+    store = open_searchable(settings)
+    (mine,) = store.tables()
+    asked = np.array([7, 1], np.float32)
+    hits = store.search(mine, Query(Mode.VECTOR, asked, k=3)).hits
+    assert hits[0].key == ((29,) if distance == "DOT" else (7,))
+    assert hits[0].score == pytest.approx(7 * 29 + 1 if distance == "DOT" else 0)
+    assert hits[1].score == pytest.approx(7 * 28 + 1 if distance == "DOT" else -1)
+    assert hits[0].metadata["payload"]["n"] == hits[0].key[0]
+    for given, n in (
+        ({"n": {"lt": 5}}, 5),
+        ({"d": True}, 15),
+        ({"text": "word1"}, 10),
+        ({"id": 3}, 1),
+        ({"gone": None}, 30),
+    ):
+        where = bound_to(parse(given), mine.table)
+        assert len(store.search(mine, Query(Mode.VECTOR, asked, k=30, where=where)).hits) == n, given
+    assert store.vector_of(mine, (3,)) is not None
+    assert store.health(mine).problems == ()
+    store.close()
+
+
+def test_what_is_wrong_with_an_index_is_noticed(
+    server: QdrantTestServer, client: QdrantClient, tmp_path: Path
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.sqlite")) as db:
+        db.execute("CREATE TABLE note (id INTEGER PRIMARY KEY, embedding BLOB)")
+        db.executemany("INSERT INTO note VALUES (?, ?)", [(i, stores.vector(i + 1, 3)) for i in range(50)])
+        db.commit()
+    settings = address(server, tmp_path)
+    assert api.migrate(tmp_path / "a.sqlite", settings).verified
+    store = open_searchable(settings)
+    (note,) = store.tables()
+    assert store.health(note).problems == ()
+    name = f"{settings.prefix}note"
+    client.delete_collection(name)
+    client.create_collection(
+        name, vectors_config={"embedding": models.VectorParams(size=2, distance=models.Distance.EUCLID)}
+    )
+    assert store.health(note).problems == (
+        "embedding is kept for Euclid, the vectors are compared by cosine",
+    )
+    store.close()
+
+
+def test_many_points_without_an_index_or_half_indexed_are_noticed(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, notes = stand.store, stand.table("notes")
+    assert isinstance(store, QdrantSearch)
+    info = store._info(store._spot(notes))
+    hnsw = {**info.settings, "hnsw_config": {"m": 0}}
+    for changed, problem in (
+        (
+            replace(info, points=20_000, settings=hnsw),
+            "no vector index: each query compares all 20,000 vectors",
+        ),
+        (replace(info, points=20_000, indexed=400), "400 of 20,000 points are indexed"),
+        (replace(info, status="yellow"), "the collection is yellow: its index is not finished"),
+    ):
+        monkeypatch.setattr(store, "_info", lambda spot, changed=changed: changed)
+        assert store.health(notes).problems == (problem,)
+
+
+def test_a_range_over_text_is_refused_before_anything_is_asked(stand: Stand) -> None:
+    notes = stand.table("notes")
+    where = bound_to(parse({"not": {"kind": {"gt": "a"}}}), notes.table)
+    with pytest.raises(ConfigError, match="no ranges over text"):
+        stand.store.search(notes, Query(Mode.VECTOR, np.ones(8, np.float32), where=where))
