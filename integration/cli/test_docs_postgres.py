@@ -11,7 +11,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "docs"))
 
 from doc_blocks import DOCUMENTS, blocks, folder_for, run
 
-
 # Documents whose commands need no server have been run by tests/docs.
 HERE = [name for name in DOCUMENTS if any(block.needs_postgres for block in blocks(name))]
 
