@@ -45,7 +45,7 @@ class Options:
     """What a user may choose about how tables are kept in a target.
 
     json:  "jsonb" (queryable) or "text" (the bytes as they were).
-    index: "auto", "none" or "hnsw": whether vector indexes are built.
+    index: "auto", "none" or "hnsw": whether what searches use is built: vector indexes, words, JSON.
     into_existing: write into tables that memlift did not make, after checking their columns.
     layout: the framework whose own DDL a store may use.
     workers: how many processes a server may use to build one index; 1 leaves it to the server.
