@@ -23,17 +23,17 @@ def problems_of(health: Health, searched: Searched, wanted: Wanted) -> list[str]
     """Return what is wrong with a table's index: what its store says, or what the figures say."""
     if not wanted.indexed:
         return []
-    if health.problems:
-        return list(health.problems)
-    found = []
+    found = list(health.problems)
     dim = (searched.vector.dim if searched.vector is not None else None) or 0
     some = health.vectors is None or health.vectors > 0
     if health.index is None and wanted.always_indexed and some and dim <= _MOST_DIMENSIONS:
-        found.append("there is no vector index")
-    if health.index is not None and health.metric is not None and health.metric is not searched.metric:
+        found.insert(0, "there is no vector index")
+    if health.problems or health.index is None:
+        return found
+    if health.metric is not None and health.metric is not searched.metric:
         found.append(f"the index compares by {health.metric}, the vectors are compared by {searched.metric}")
     covered, there = health.covered, health.vectors
-    if health.index is not None and covered is not None and there is not None and covered < there:
+    if covered is not None and there is not None and covered < there:
         found.append(f"the index holds {covered:,} of {there:,} vectors")
     return found
 
