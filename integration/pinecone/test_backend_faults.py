@@ -20,7 +20,7 @@ from integration.support import comparing, stores
 from integration.support.comparing import same
 from migrate import api, engine, retry
 from migrate.backends import pacing
-from migrate.backends.pinecone import fresh, wire
+from migrate.backends.pinecone import fresh, plane, wire
 from migrate.config import PineconeSettings
 from migrate.errors import BackendError, ConfigError
 
@@ -123,7 +123,12 @@ def test_each_failure_is_met_by_one_loop_only(emulator: PineconeEmulator, tmp_pa
     assert len(quick) == 5  # the SDK's own loop is off: it would have met them in silence
 
 
-def test_what_lags_is_waited_for_before_rows_are_compared(emulator: PineconeEmulator, tmp_path: Path) -> None:
+@pytest.mark.parametrize("numbers", [True, False], ids=["numbers", "records"])
+def test_what_lags_is_waited_for_before_rows_are_compared(
+    numbers: bool, emulator: PineconeEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not numbers:  # as where an answer tells no log sequence number
+        monkeypatch.setattr(plane, "_lsn", lambda response, name: None)
     source, there = rows_of(tmp_path / "a.sqlite", 300), address(emulator, tmp_path)
     emulator.lag_s = 0.6
     for mode in ("sample", "full", "counts"):

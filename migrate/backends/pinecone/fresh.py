@@ -2,9 +2,9 @@
 
 Pinecone is eventually consistent. Each write to a namespace has a log sequence number, and an
 answer may tell up to which number it sees ("Check data freshness" in the documentation). Where a
-fetch does not tell, its own records do: one id of each recent request must be there, and ids that
-were deleted must be gone. Statistics lag on their own and are waited for as well, where the number
-of records is known.
+fetch does not tell, its records do: one of each recent request must be there as it was sent, and
+ids that were deleted must be gone. Statistics lag on their own and are waited for as well, where
+the number of records is known.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from migrate.backends.pinecone.plane import Plane
+from migrate.backends.pinecone.wire import Record
 
 BOUND_S = 120.0  # the documentation speaks of seconds
 _FIRST_S, _LONGEST_S = 0.05, 2.0
@@ -25,7 +26,7 @@ _REMEMBERED = 50  # ids of either kind; the last requests are the last to be see
 @dataclass(slots=True)
 class _Written:
     lsn: int = -1
-    there: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    there: deque[Record] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     gone: deque[str] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
 
@@ -36,14 +37,15 @@ class Freshness:
         self._written: dict[str, _Written] = {}
         self._lock = threading.Lock()
 
-    def upserted(self, namespace: str, lsn: int | None, probe: str) -> None:
-        """Remember an upsert by its number and one of its ids."""
+    def upserted(self, namespace: str, lsn: int | None, probe: Record) -> None:
+        """Remember an upsert by its number and one of its records."""
         with self._lock:
             one = self._written.setdefault(namespace, _Written())
             one.lsn = max(one.lsn, -1 if lsn is None else lsn)
-            if probe in one.gone:
-                one.gone.remove(probe)
-            one.there.append(probe)
+            if probe.id in one.gone:
+                one.gone.remove(probe.id)
+            kept = [r for r in one.there if r.id != probe.id]
+            one.there = deque([*kept, probe], maxlen=_REMEMBERED)
 
     def deleted(self, namespace: str, lsn: int | None, ids: list[str]) -> None:
         """Remember a deletion."""
@@ -51,7 +53,7 @@ class Freshness:
             one = self._written.setdefault(namespace, _Written())
             one.lsn = max(one.lsn, -1 if lsn is None else lsn)
             left = set(ids)
-            one.there = deque((i for i in one.there if i not in left), maxlen=_REMEMBERED)
+            one.there = deque((r for r in one.there if r.id not in left), maxlen=_REMEMBERED)
             one.gone.extend(ids)
 
     def cleared(self, namespace: str, lsn: int | None) -> None:
@@ -110,13 +112,15 @@ def until_gone(plane: Plane, namespace: str) -> bool:
 
 
 def _readable(plane: Plane, namespace: str, one: _Written) -> bool:
-    ids = [*one.there, *one.gone]
-    if not ids:
+    wanted, gone = list(one.there), list(one.gone)
+    if not wanted and not gone:
         return True
-    seen, lsn = plane.seen(namespace, ids)
-    if lsn is not None and lsn < one.lsn:
+    seen, lsn = plane.seen(namespace, [*(r.id for r in wanted), *gone])
+    if any(one in seen for one in gone) or any(r.id not in seen for r in wanted):
         return False
-    return seen.issuperset(one.there) and not seen.intersection(one.gone)
+    if lsn is not None:
+        return lsn >= one.lsn
+    return all((seen[r.id].values, seen[r.id].metadata) == (r.values, r.metadata) for r in wanted)
 
 
 def _counted(plane: Plane, namespace: str, records: int | None) -> bool:

@@ -157,9 +157,9 @@ class Indexes:
         values = None if form.sparse else one + bytes(4 * (form.dim - 1))
         record_id = _mark_id(mark.namespace)
         record = Record(record_id, values, sparse, told, BOOKS)
-        request = Request(BOOKS, wire.upsert_body([wire.packed(record)], BOOKS), 1, record.billed, record_id)
+        request = Request(BOOKS, wire.upsert_body([wire.packed(record)], BOOKS), 1, record.billed, record)
         lsn = self.plane(name).upsert_patiently(request)
-        self.fresh(name).upserted(BOOKS, lsn, record_id)
+        self.fresh(name).upserted(BOOKS, lsn, record)
 
     def unmark(self, name: str, namespace: str) -> None:
         """Take a note back; the last one takes its namespace with it."""

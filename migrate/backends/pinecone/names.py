@@ -21,7 +21,10 @@ _KNOWN = {name: metric for metric, name in _METRICS.items()}
 
 
 class Form(NamedTuple):
-    """What one index holds: dense vectors of one dimension and metric, or (dim 0) sparse ones."""
+    """What one index holds: dense vectors of one dimension and metric, or (dim 0) sparse ones.
+
+    metric: empty where only an index's host is known, and it does not tell.
+    """
 
     dim: int
     metric: str
@@ -32,7 +35,13 @@ class Form(NamedTuple):
         return self.dim == 0
 
     def __str__(self) -> str:
-        return "sparse vectors" if self.sparse else f"vectors of {self.dim} dimensions ({self.metric})"
+        if self.sparse:
+            return "sparse vectors"
+        return f"vectors of {self.dim} dimensions" + (f" ({self.metric})" if self.metric else "")
+
+    def takes(self, other: Form) -> bool:
+        """Whether vectors of another form can be kept here; a metric that is not told is no hindrance."""
+        return self.dim == other.dim and self.metric in ("", other.metric)
 
 
 SPARSE = Form(0, "dotproduct")
@@ -43,9 +52,9 @@ def metric_name(metric: Metric | None) -> str | None:
     return _METRICS.get(metric or Metric.COSINE)
 
 
-def metric_of(name: str) -> Metric:
-    """Return the metric of Pinecone's name."""
-    return _KNOWN[name]
+def metric_of(name: str) -> Metric | None:
+    """Return the metric of Pinecone's name; None for the empty one."""
+    return _KNOWN.get(name)
 
 
 def _hash(text: str, n: int) -> str:

@@ -100,7 +100,7 @@ class Places:
     def check_form(self, shape: Shape, spot: Spot) -> None:
         """Refuse an index whose vectors are of another form."""
         there = self._indexes.find(spot.index)
-        if there is not None and there.form is not None and there.form != shape.form:
+        if there is not None and there.form is not None and not there.form.takes(shape.form):
             what = f"the Pinecone index {spot.index!r}" if spot.index else "the index of this host"
             raise SchemaError(
                 f"{what} holds {there.form}, and table {shape.table.name!r} has {shape.form}",

@@ -51,13 +51,13 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One upsert, ready to be sent. billed: bytes that count for write units; probe: one of its ids."""
+    """One upsert, ready to be sent. billed: bytes that count for write units; probe: one of its records."""
 
     namespace: str
     body: bytes
     records: int
     billed: int
-    probe: str
+    probe: Record
 
 
 class Plane:
@@ -135,7 +135,7 @@ class Plane:
         kind, dim = told.get("vectorType", "dense"), told.get("dimension")
         if kind == "sparse":
             return Stats(SPARSE, counts)
-        return Stats(Form(int(dim), str(told.get("metric") or "cosine")) if dim else None, counts)
+        return Stats(Form(int(dim), str(told.get("metric") or "")) if dim else None, counts)
 
     def listed(
         self, namespace: str, limit: int, token: str | None, prefix: str = ""
@@ -149,7 +149,10 @@ class Plane:
         if token:
             asking["paginationToken"] = token
         path = f"/vectors/list?{urlencode(asking, quote_via=quote)}"
-        told = self._counted(wire.parse(self._read("list records", "GET", path).content))
+        try:
+            told = self._counted(wire.parse(self._read("list records", "GET", path).content))
+        except NotThereError:  # a namespace without a record
+            return [], None
         after = (told.get("pagination") or {}).get("next")
         return [one["id"] for one in told.get("vectors") or ()], after or None
 
@@ -158,13 +161,16 @@ class Plane:
         return self._fetched(namespace, ids)[0]
 
     def _fetched(self, namespace: str, ids: Sequence[str]) -> tuple[list[Record], int | None]:
-        response = self._read("fetch records", "GET", _fetch_path(namespace, ids))
+        try:
+            response = self._read("fetch records", "GET", _fetch_path(namespace, ids))
+        except NotThereError:
+            return [], None
         told = self._counted(wire.parse(response.content))
         found = told.get("vectors") or {}
         records = [wire.record(found[i], namespace) for i in dict.fromkeys(ids) if i in found]
         return records, _lsn(response, "x-pinecone-max-indexed-lsn")
 
-    def parts(self, namespace: str, ids: Sequence[str]) -> list[Sequence[str]]:
+    def parts(self, ids: Sequence[str]) -> list[Sequence[str]]:
         """Cut ids into what one fetch can ask for."""
         found: list[Sequence[str]] = []
         start = size = 0
@@ -178,13 +184,13 @@ class Plane:
             found.append(ids[start:])
         return found
 
-    def seen(self, namespace: str, ids: Sequence[str]) -> tuple[set[str], int | None]:
-        """Return which ids can be read, and up to which log sequence number the namespace can be."""
-        there: set[str] = set()
+    def seen(self, namespace: str, ids: Sequence[str]) -> tuple[dict[str, Record], int | None]:
+        """Return what can be read of some ids, and up to which log sequence number the namespace can be."""
+        there: dict[str, Record] = {}
         lsn: int | None = None
-        for part in self.parts(namespace, ids):
+        for part in self.parts(ids):
             records, lsn = self._fetched(namespace, part)
-            there.update(r.id for r in records)
+            there.update((r.id, r) for r in records)
         return there, lsn
 
     # --- writing --------------------------------------------------------------
@@ -196,11 +202,9 @@ class Plane:
     def upsert(self, request: Request) -> int | None:
         """Send an upsert once; return its log sequence number. Raises TransientError where it may be repeated."""
         response = self._once("upsert records", "POST", "/vectors/upsert", request.body)
-        told = wire.parse(response.content)
-        if told.get("upsertedCount") != request.records:
-            raise BackendError(
-                f"Pinecone took {told.get('upsertedCount')} of {request.records} records of one request"
-            )
+        taken = int(wire.parse(response.content).get("upsertedCount") or 0)
+        if taken != request.records:
+            raise BackendError(f"Pinecone took {taken} of {request.records} records of one request")
         self._usage.add(upserts=1, write_units=write_units(request.billed))
         return _lsn(response, "x-pinecone-request-lsn")
 

@@ -95,7 +95,7 @@ def _group(
         if page is None:
             break
         ids, place = page
-        parts += [pool.submit(plane.fetched, namespace, part) for part in plane.parts(namespace, ids)]
+        parts += [pool.submit(plane.fetched, namespace, part) for part in plane.parts(ids)]
         found = _Group(parts, place)
     return found
 

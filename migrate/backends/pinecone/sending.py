@@ -16,18 +16,25 @@ STREAMS = 4  # upserts under way at once to one index, at most
 
 def requests(records: Iterable[Record], namespace: str) -> Iterator[Request]:
     """Cut records into upserts within the limits of bytes and records."""
+    group: list[Record] = []
     bodies: list[bytes] = []
-    size = billed = 0
-    room, probe = limits.REQUEST_BYTES - len(namespace) - 100, ""
+    room = limits.REQUEST_BYTES - len(namespace) - 100
+    size = 0
     for record in records:
         body = wire.packed(record)
         if bodies and (size + len(body) + 1 > room or len(bodies) >= limits.REQUEST_RECORDS):
-            yield Request(namespace, wire.upsert_body(bodies, namespace), len(bodies), billed, probe)
-            bodies, size, billed = [], 0, 0
+            yield _request(namespace, group, bodies)
+            group, bodies, size = [], [], 0
+        group.append(record)
         bodies.append(body)
-        size, billed, probe = size + len(body) + 1, billed + record.billed, record.id
+        size += len(body) + 1
     if bodies:
-        yield Request(namespace, wire.upsert_body(bodies, namespace), len(bodies), billed, probe)
+        yield _request(namespace, group, bodies)
+
+
+def _request(namespace: str, records: Sequence[Record], bodies: Sequence[bytes]) -> Request:
+    billed = sum(record.billed for record in records)
+    return Request(namespace, wire.upsert_body(bodies, namespace), len(bodies), billed, records[-1])
 
 
 class Sender:

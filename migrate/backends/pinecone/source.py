@@ -266,7 +266,7 @@ class PineconeSource:
                 jobs = [
                     pool.submit(plane.fetched, namespace, some)
                     for namespace, ids in asked.items()
-                    for some in plane.parts(namespace, ids)
+                    for some in plane.parts(ids)
                 ]
                 for job in jobs:
                     yield self._rows(table, job.result())
