@@ -39,12 +39,13 @@ def search(args: argparse.Namespace) -> int:
             tenant=args.tenant,
             exact=args.exact,
         )
-    for note in found.notes:
-        err(f"note: {printable(note)}")
-    if args.json:
-        out_json(found.to_dict())
-    else:
-        out(found_text(found, Page.of(sys.stdout)))
+        for note in found.notes:
+            err(f"note: {printable(note)}")
+        if args.json:
+            out_json(found.to_dict())
+        else:
+            out(found_text(found, Page.of(sys.stdout)))
+        sys.stdout.flush()  # closing a store may wait for an index that is being built
     return 0
 
 

@@ -163,7 +163,9 @@ def test_of_json_the_strings_are_searched(path: Path) -> None:
         """INSERT INTO notes VALUES (1, '{"text": "caf\\u00e9 noir", "n": 5}'), (2, '["text"]'), (3, 'no {json')""",
     )
     with _open(path) as store:
-        assert [h.key for h in _ask(store, "cafe").hits] == [(1,)]
+        (hit,) = _ask(store, "cafe").hits
+        assert (hit.key, hit.text) == ((1,), "café noir")
+        assert hit.metadata == {"content": {"text": "café noir", "n": 5}}
         assert [h.key for h in _ask(store, "text").hits] == [(2,)]
         assert [h.key for h in _ask(store, "json").hits] == [(3,)]
 
