@@ -95,23 +95,27 @@ def test_a_move_that_is_killed_anywhere_changes_no_address_and_goes_on(
     assert database.run(f"SELECT count(*) FROM {told['promotion']['name']}.memory_traces") == [(317,)]
 
 
-def test_a_memory_goes_to_postgres_and_back_to_a_file_with_one_name(
+def test_a_memory_goes_through_all_tiers_and_back_to_a_file_under_one_name(
     brain: Path, home: Path, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database.url)
-    there = promote(brain, Move("postgres"))
-    address = where_is(brain)
+    names, address = set(), None
+    for tier in ("postgres", "qdrant", "sqlite"):
+        report = promote(address or brain, Move(tier, auto_setup="embedded" if tier == "qdrant" else False))
+        assert report.promotion is not None
+        assert report.search is not None
+        assert (report.promotion["tier"], report.promotion["moved"]) == (tier, True)
+        assert report.search["recall_at_k"] >= 0.99
+        names.add(report.promotion["name"])
+        address = where_is(brain)
+        assert address is not None
+        assert address["type"] == tier
+    assert len(names) == 1
     assert address is not None
-    back = promote(address, Move("sqlite"))
-    assert there.promotion is not None
-    assert back.promotion is not None
-    assert there.promotion["name"] == back.promotion["name"]
-    now = where_is(brain)
-    assert now is not None
-    assert api.verify(brain, now, search=True).verified
-    stays = promote(now)
+    assert api.verify(brain, address, search=True).verified
+    stays = promote(address)
     assert stays.promotion is not None
-    assert (stays.promotion["moved"], stays.promotion["name"]) == (False, there.promotion["name"])
+    assert (stays.promotion["moved"], stays.promotion["name"]) == (False, names.pop())
 
 
 def test_a_target_that_does_not_find_the_same_gets_no_address(

@@ -157,6 +157,15 @@ def test_a_filter_that_the_target_has_not_is_said_and_no_difference() -> None:
     assert found.passed
 
 
+def test_a_filter_that_the_source_has_not_is_said_too() -> None:
+    source = FakeStore(notes(), rows(80), refuses="no ranges over text")
+    found = compared(FakeStore(notes(), rows(80)), source=source)
+    assert found.passed
+    assert found.tables[0].filters["run"] == 1  # the tenant
+    assert found.tables[0].filters["not_supported"] > 10
+    assert found.tables[0].notes == ("not supported by the source: no ranges over text",)
+
+
 def test_rows_that_are_missing_or_foreign_are_found() -> None:
     theirs = [row | {"id": row["id"] + 1000} if row["id"] < 30 else row for row in rows(80)]
     found = compared(FakeStore(notes(), theirs))
