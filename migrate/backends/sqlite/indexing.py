@@ -6,14 +6,17 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from migrate.backends.base import Phase, Step
 from migrate.backends.sqlite.introspect import read_schema
 from migrate.backends.sqlite.names import ident, rowid_name
 from migrate.backends.sqlite.vectorscan import can_scan
 from migrate.hnsw import graph, settings
-from migrate.hnsw.sidecar import Sidecar
 from migrate.schema import Column, Metric, Table
+
+if TYPE_CHECKING:
+    from migrate.hnsw.sidecar import Sidecar
 
 _BEAT_S = 3.0
 
@@ -58,6 +61,8 @@ class Sidecars:
         self, here: Table, column: Column, metric: Metric, beat: Callable[[], None]
     ) -> Callable[[Callable[[int, int], None]], None]:
         def run(progress: Callable[[int, int], None]) -> None:
+            from migrate.hnsw.sidecar import Sidecar  # which reads files by this package
+
             last = time.monotonic()
 
             def going_on(done: int, total: int) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -88,16 +90,26 @@ def scan(
     here:   the table as the file declares it. left: counts what is passed over.
     where:  a condition on the table, called `t`, and what it binds; rows then come in any order.
     utf8:   whether the file keeps text as UTF-8.
+
+    Nobody else may use the connection until the last piece was given, or the iterator closed.
     """
     rowid = rowid_name(here)
     if rowid is None or where is not None:
         yield from _by_row(connection, here, rowid, _Cells(column, left), where)
         return
-    at: int | None = FIRST
-    while at is not None:
-        piece, at = span(connection, here, column, left, at, utf8=utf8)
-        if piece is not None:
-            yield piece
+    read = partial(span, connection, here, column, left, utf8=utf8)
+    piece, at = read(FIRST)
+    if at is None:
+        yield from [piece] if piece is not None else []
+        return
+    with ThreadPoolExecutor(1, "scan") as pool:  # SQLite works on the next piece while this one is compared
+        while at is not None:
+            coming = pool.submit(read, at)
+            if piece is not None:
+                yield piece
+            piece, at = coming.result()
+    if piece is not None:
+        yield piece
 
 
 def span(

@@ -72,10 +72,11 @@ class Held:
 
 
 class _Holding:
-    """Copies pieces into blocks, which double until they have the size at which a product is quickest."""
+    """Copies pieces into blocks of a size at which a product is quick; what is not used of one is no memory yet."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, most_bytes: int) -> None:
         self._dim = dim
+        self._most_rows = max(1, min(_BLOCK_BYTES, most_bytes) // (4 * dim))
         self._blocks: list[F32Array] = []
         self._used = 0  # rows of the last block
         self._ids: list[Ids] = []
@@ -90,18 +91,12 @@ class _Holding:
         rows = piece.rows
         while len(rows):
             if not self._blocks or self._used == len(self._blocks[-1]):
-                most = max(1, _BLOCK_BYTES // (4 * self._dim))
-                self._blocks.append(np.empty((max(len(rows), min(most, self.rows)), self._dim), np.float32))
+                self._blocks.append(np.empty((self._most_rows, self._dim), np.float32))
                 self._used = 0
             free = len(self._blocks[-1]) - self._used
             part, rows = rows[:free], rows[free:]
             self._blocks[-1][self._used : self._used + len(part)] = part
             self._used += len(part)
-
-    @property
-    def rows(self) -> int:
-        """Return how many rows there is room for."""
-        return sum(map(len, self._blocks))
 
     def held(self, state: str, left: Left) -> Held:
         """Return all that was added."""
@@ -183,7 +178,7 @@ class Exact:
                 yield piece, None
             return
         only = rows_allowed(at.connection, place, allowed) if allowed is not None else None
-        holding = _Holding(column.dim or 0) if fill else None
+        holding = _Holding(column.dim or 1, self._most) if fill else None
         for piece in scan(at.connection, place.table, column, left, utf8=at.utf8):
             yield piece, None if only is None else _among(piece.ids, only)
             if holding is not None:
