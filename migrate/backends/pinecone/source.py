@@ -9,8 +9,8 @@ from typing import Any
 
 from migrate.backends.pinecone import foreign
 from migrate.backends.pinecone.indexes import Indexes, Mark, sidecar_of
-from migrate.backends.pinecone.names import BOOKS, Spot
-from migrate.backends.pinecone.plane import Stats
+from migrate.backends.pinecone.names import BOOKS, Form, Spot
+from migrate.backends.pinecone.plane import Plane, Stats
 from migrate.backends.pinecone.reading import STREAMS, Place, read
 from migrate.backends.pinecone.shape import Shape, beside
 from migrate.backends.pinecone.wire import Record
@@ -146,6 +146,22 @@ class PineconeSource:
                 NotCarried(mark.table, f"namespace {mark.namespace!r} was made with another sidecar: {hint}")
             )
         return [n for n in sorted(stats.counts) if n not in ours and n not in marks and n != BOOKS]
+
+    def kept(self, table: Table) -> tuple[Plane, list[str], Shape] | None:
+        """Return a table's index, its namespaces and how its rows are records; None for one of the sidecar."""
+        self.tables()
+        spot = self._spots.get(table.name)
+        if spot is None:
+            return None
+        return self._indexes.plane(spot.index), self._namespaces(spot), self._shapes[table.name]
+
+    def form(self, table: Table) -> Form | None:
+        """Return what the index of a table holds, as far as it tells."""
+        return self._told(self._spots[table.name].index).form
+
+    def rows_of(self, table: Table, records: list[Record]) -> list[Row]:
+        """Return the rows of some records, the wanted columns, exact cells put back."""
+        return self._rows(table, records)
 
     def not_carried(self) -> list[NotCarried]:
         """See `Source.not_carried`."""

@@ -1,0 +1,14 @@
+"""Search in Pinecone: by vector, with metadata filters, in the namespaces of a table."""
+
+from __future__ import annotations
+
+from migrate.config import PineconeSettings
+from migrate.search.base import Means
+from migrate.search.pinecone.store import PineconeSearch
+
+__all__ = ["searchable"]
+
+
+def searchable(settings: PineconeSettings, means: Means) -> PineconeSearch:
+    """Open an index for searching. Raises ConfigError where it cannot be reached."""
+    return PineconeSearch(settings, means)
