@@ -342,6 +342,8 @@ class ServerEngine:
         shard: ShardKey | None = None,
     ) -> tuple[list[Point], PointId | None]:
         """See `Engine.scroll`."""
+        if self._closed.is_set():  # by one who reads ahead and is late
+            raise BackendError("the connection to Qdrant is closed", store=self.describe())
         limit = min(limit, self._caps(name).page or limit)
         return patiently(lambda: self._scroll(name, limit, offset, payload, vectors, shard), self._closed)
 
