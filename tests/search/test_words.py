@@ -80,6 +80,22 @@ def test_an_index_over_other_rowids_is_not_used(path: Path) -> None:
         assert _ask(store, "honey").hits[0].key == (30,)
 
 
+def test_rows_that_only_the_index_has_are_not_hits(path: Path) -> None:
+    _run(
+        path,
+        *_NOTES,
+        _OWN,
+        _REBUILD,
+        "DELETE FROM notes WHERE id = 3",
+        "INSERT INTO notes VALUES (4, 'wine', '')",
+        "UPDATE notes SET id = id - 1 WHERE id = 1",  # 0, 2, 4: as many rows as before, and the same sum
+    )
+    with _open(path) as store:
+        answer = _ask(store, "honey bear")
+    assert answer.how == "FTS5, notes_fts"
+    assert [h.key for h in answer.hits] == [(2,)]
+
+
 @pytest.mark.parametrize(
     "statement",
     [

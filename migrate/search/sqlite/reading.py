@@ -18,6 +18,7 @@ from pathlib import Path
 from threading import Lock
 
 from migrate import values
+from migrate.backends.sqlite.hostile import explaining
 from migrate.backends.sqlite.names import rowid_name, translating
 from migrate.backends.sqlite.opening import Opened, open_source
 from migrate.backends.sqlite.source import SqliteSource
@@ -153,7 +154,8 @@ class SqliteFile:
             with translating("read the schema", file=str(self._path)):
                 (encoding,) = connection.execute("PRAGMA encoding").fetchone()
                 (schema,) = connection.execute("PRAGMA schema_version").fetchone()
-            place = self._path.stat()
+            with explaining(self._path):
+                place = self._path.stat()
             meaning = self._understood((place.st_dev, place.st_ino, schema), opened.state)
             where.register(connection)
             connection.text_factory = values.bytes_text

@@ -201,6 +201,8 @@ def _hits(
     by_key: dict[Key, dict[str, Any]] = {}
     scored: list[tuple[Key, float]] = []
     for ref, score in found:
+        if ref not in there:  # a full-text index of the file's own may name rows that are gone
+            continue
         row = dict(zip(wanted, there[ref], strict=True))
         own = tuple(row[name] for name in key) if key else _tuple(ref)
         by_key[own] = row
