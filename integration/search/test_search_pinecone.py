@@ -69,19 +69,19 @@ def test_an_index_of_others_is_searched_in_all_its_namespaces(
         client.create_index(
             "theirs", dimension=2, metric="euclidean", spec=ServerlessSpec(cloud="aws", region="us-east-1")
         )
-        index = client.Index(host=str(client.describe_index("theirs").host))
-        for namespace, start in (("", 0), ("agent", 10)):
-            index.upsert(
-                vectors=[
-                    {
-                        "id": f"r{i}",
-                        "values": [float(i + 1), 1.0],
-                        "metadata": {"n": i, "tag": ["x", f"t{i % 2}"]},
-                    }
-                    for i in range(start, start + 10)
-                ],
-                namespace=namespace,
-            )
+        with client.Index(host=str(client.describe_index("theirs").host)) as index:
+            for namespace, start in (("", 0), ("agent", 10)):
+                index.upsert(
+                    vectors=[
+                        {
+                            "id": f"r{i}",
+                            "values": [float(i + 1), 1.0],
+                            "metadata": {"n": i, "tag": ["x", f"t{i % 2}"]},
+                        }
+                        for i in range(start, start + 10)
+                    ],
+                    namespace=namespace,
+                )
     settings = PineconeSettings(index="theirs", api_key=KEY, controller=emulator.url)
     store = open_searchable(settings)
     (theirs,) = store.tables()
