@@ -146,7 +146,7 @@ def _move(to: Tier, settings: Settings, seen: Measured) -> dict[str, Any]:
     with_vectors = sum(t.bytes for t in seen.inspection.tables if t.vector)
     if to.name == "sqlite+hnsw" and seen.current == "sqlite":  # the file stays, an index comes beside it
         spent = estimate.index_seconds(indexed)
-        return _price(to, spent, footprint.hnswlib(seen.shapes), memory(to.name, seen.shapes))
+        return _price(to, spent, footprint.sidecar_file(seen.shapes), memory(to.name, seen.shapes))
     kind = to.name.partition("+")[0]
     if kind == "pinecone":
         return {**_price(to, None, None, {}), "note": "time and size depend on your plan with Pinecone"}
@@ -157,7 +157,7 @@ def _move(to: Tier, settings: Settings, seen: Measured) -> dict[str, Any]:
         spent += estimate.index_seconds(indexed)
     disk = estimate.bytes_for(kind, rows, size, with_vectors, indexed)
     if to.name == "sqlite+hnsw":
-        disk += footprint.hnswlib(seen.shapes)
+        disk += footprint.sidecar_file(seen.shapes)
     return _price(to, spent, disk, memory(to.name, seen.shapes))
 
 

@@ -7,11 +7,13 @@ import pytest
 from migrate import footprint
 
 
-def test_hnswlib_takes_148_bytes_beside_the_vector_and_upper_levels() -> None:
-    assert footprint.hnswlib([(1_000_000, 384)]) == pytest.approx(1_000_000 * (4 * 384 + 148), rel=0.01)
+def test_hnswlib_takes_what_was_measured_beside_its_vectors() -> None:
+    assert footprint.sidecar_file([(1_000_000, 384)], 24) == 1_000_000 * (4 * 384 + 225)
+    assert footprint.hnswlib([(1_000_000, 384)], 24) == 1_000_000 * (4 * 384 + 290)
+    assert footprint.sidecar_file([(1, 0)], 16) == pytest.approx(148, rel=0.1)
     # The rule of thumb of its makers: 8 to 10 bytes times m.
     for m in (8, 16, 32, 48):
-        assert 8 * m <= footprint.hnswlib([(1, 0)], m) <= 11 * m + 20
+        assert 8 * m <= footprint.sidecar_file([(1, 0)], m) <= 10 * m + 40
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,7 @@ def test_qdrant_takes_what_its_makers_say_and_less_when_quantized() -> None:
 
 
 def test_several_tables_add_up_and_none_take_nothing() -> None:
-    for formula in (footprint.hnswlib, footprint.pgvector, footprint.qdrant):
+    for formula in (footprint.hnswlib, footprint.sidecar_file, footprint.pgvector, footprint.qdrant):
         assert formula([(10, 8), (0, 8)]) == formula([(10, 8)])
         assert formula([]) == 0
     assert footprint.pgvector_build([]) == 0

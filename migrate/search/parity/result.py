@@ -53,6 +53,8 @@ class Wanted:
     filters: more filters, as parsed JSON, for the tables that have their columns.
     indexed: whether the target was to have vector indexes; then what is wrong with one is a failure.
     always_indexed: the target's kind of store gets one however few vectors there are.
+    approximate: the target cannot look at every vector (Pinecone), so that of a filter that lets more
+             rows through than are compared some may be others: as many as `min_recall` allows.
     tables:  only these, by name; None is all.
     tenant:  only rows of this tenant, as in a migration of one.
     """
@@ -64,6 +66,7 @@ class Wanted:
     thresholds: Thresholds = field(default_factory=Thresholds)
     indexed: bool = True
     always_indexed: bool = False
+    approximate: bool = False
     tables: frozenset[str] | None = None
     tenant: str | None = None
     seed: int = 1

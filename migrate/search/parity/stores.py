@@ -31,7 +31,8 @@ def check_stores(source: Endpoint, target: Endpoint, wanted: Wanted, observer: O
             closing(open_searchable(mine, Means(hnsw=False, say=observer.say))) as asked,
             closing(open_searchable(theirs, Means(say=observer.say))) as judged,
         ):
-            return check(asked, judged, replace(wanted, always_indexed=_always(theirs)), observer)
+            wanted = replace(wanted, always_indexed=_always(theirs), approximate=theirs.type == "pinecone")
+            return check(asked, judged, wanted, observer)
 
 
 def _always(settings: Settings) -> bool:
