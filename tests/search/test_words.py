@@ -15,6 +15,7 @@ from migrate.config import SqliteSettings
 from migrate.search import open_searchable, text
 from migrate.search.base import Answer, Means, Mode, Query, Searchable
 from migrate.search.sqlite import words
+from migrate.search.sqlite.wordindex import WordIndex
 
 OURS = "FTS5, words indexed for this search"
 
@@ -129,21 +130,72 @@ def test_a_change_of_the_store_is_seen_by_the_next_question(path: Path) -> None:
         assert _texts(_ask(store, "mead bears")) == ["mead", "a bear walks"]
 
 
-def test_words_are_indexed_once_while_nothing_changes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
-    index = words._index
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note each beginning of an index, and each look at whether one is still as the table is."""
+    noted: list[str] = []
+    begin, append = WordIndex._begin, WordIndex._append
 
-    def counted(*args: Any) -> Any:
-        made.append("made")
-        return index(*args)
+    def noting_begin(index: WordIndex, place: Any) -> None:
+        noted.append("begun")
+        begin(index, place)
 
-    monkeypatch.setattr(words, "_index", counted)
+    def noting_append(index: WordIndex, reading: Any, place: Any) -> bool:
+        noted.append("looked")
+        return append(index, reading, place)
+
+    monkeypatch.setattr(WordIndex, "_begin", noting_begin)
+    monkeypatch.setattr(WordIndex, "_append", noting_append)
+    return noted
+
+
+def test_words_are_indexed_once_while_nothing_changes(path: Path, made: list[str]) -> None:
     _run(path, *_NOTES)
     os.utime(path, (1e9, 1e9))  # a file that was written this moment could have been written again
     with _open(path) as store:
         for word in ("honey", "bear", "walk"):
             assert _ask(store, word).hits
-    assert made == ["made"]
+    assert made == ["looked", "begun"]
+
+
+def test_rows_that_were_added_are_added(path: Path, made: list[str]) -> None:
+    _run(
+        path, "CREATE TABLE notes (id INTEGER PRIMARY KEY, content TEXT, tags TEXT)", "CREATE TABLE other (x)"
+    )
+    with _open(path) as store:
+        assert _texts(_ask(store, "honey")) == []
+        rows = ", ".join(f"({i}, 'honey {i}', '')" for i in range(1, 2501))
+        _run(path, f"INSERT INTO notes VALUES {rows}")
+        assert len(_ask(store, "honey", k=5000).hits) == 2500
+        _run(path, "INSERT INTO notes VALUES (2501, 'honey 2501', ''), (9000, 'last honey', '')")
+        assert len(_ask(store, "honey", k=5000).hits) == 2502
+        assert _texts(_ask(store, "last")) == ["last honey"]
+        _run(path, "INSERT INTO other VALUES (1)")
+        assert _texts(_ask(store, "2501")) == ["honey 2501"]
+        assert made.count("begun") == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE notes SET content = 'mead' WHERE id = 1",
+        "DELETE FROM notes WHERE id = 3",
+        "DELETE FROM notes WHERE id = 2",
+        "INSERT INTO notes VALUES (-5, 'early honey', '')",
+        "UPDATE notes SET id = 7 WHERE id = 3",
+        "DELETE FROM notes",
+    ],
+)
+def test_any_other_change_begins_anew(path: Path, made: list[str], change: str) -> None:
+    _run(path, *_NOTES)
+    asked = "honey bear mead forests early"
+    with _open(path) as store:
+        _ask(store, asked)
+        _run(path, change)
+        found = _ask(store, asked)
+    assert made.count("begun") == 2
+    with _open(path) as store:
+        assert _ask(store, asked).hits == found.hits
 
 
 def test_nothing_is_left_in_the_store_or_beside_it(path: Path) -> None:

@@ -75,11 +75,11 @@ def ref_of(connection: sqlite3.Connection, place: Place, key: Key) -> Ref | None
     return key if place.rowid is None else int(row[0])
 
 
-def every(place: Place, columns: Sequence[str]) -> tuple[str, int]:
-    """Return the statement that reads all rows, and how many cells at their head name them."""
+def every(place: Place, columns: Sequence[str]) -> str:
+    """Return the statement that reads all rows in the order of what names them, the cells at their head."""
     head = [place.rowid] if place.rowid is not None else [ident(k) for k in place.key]
-    sql = f"SELECT {', '.join([*head, *map(ident, columns)])} FROM {ident(place.table.name)}"
-    return sql, len(head)
+    source = ident(place.table.name)
+    return f"SELECT {', '.join([*head, *map(ident, columns)])} FROM {source} ORDER BY {', '.join(head)}"
 
 
 def in_parts(refs: Iterator[Any], size: int) -> Iterator[list[Any]]:
