@@ -52,7 +52,7 @@ def endpoint(settings: PineconeSettings) -> dict[str, Any]:
 
 def client(emulator: PineconeEmulator) -> Pinecone:
     """Return the SDK, pointed at the emulator."""
-    return Pinecone(api_key=KEY, host=emulator.url)
+    return Pinecone(api_key=KEY, host=emulator.url, ssl_verify=False)  # no certificates: plain HTTP
 
 
 def family(emulator: PineconeEmulator, settings: PineconeSettings) -> list[str]:

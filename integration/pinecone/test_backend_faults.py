@@ -130,8 +130,8 @@ def test_what_lags_is_waited_for_before_rows_are_compared(
     if not numbers:  # as where an answer tells no log sequence number
         monkeypatch.setattr(plane, "_lsn", lambda response, name: None)
     source, there = rows_of(tmp_path / "a.sqlite", 300), address(emulator, tmp_path)
-    emulator.lag_s = 0.6
-    for mode in ("sample", "full", "counts"):
+    emulator.lag_s = 0.3
+    for mode in ("sample", "full", "counts") if numbers else ("full",):
         report = api.migrate(source, there, verify=mode)
         assert (report.verified, report.warnings) == (True, ())
         stores.made(

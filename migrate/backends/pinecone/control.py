@@ -59,6 +59,7 @@ class Control:
                     self._made = Pinecone(
                         api_key=self._settings.api_key,
                         host=self._settings.controller,
+                        ssl_verify=not str(self._settings.controller).startswith("http://"),  # none there
                         retry_config=RetryConfig(max_retries=0),
                     )
             return self._made
