@@ -30,7 +30,8 @@ from migrate.search.parity import Wanted
 AUTO = "auto"
 Confirm = Callable[[str], bool]
 _FILES = ("sqlite", "sqlite+hnsw")
-_LONGEST = 40  # characters of a name: with its hash it fits an identifier of Postgres
+_LONGEST_INDEX = 45  # of Pinecone's; its names have no underscores
+_LONGEST = 32  # characters of a name: with its hash it fits an index of Pinecone's
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,11 +248,28 @@ def _ready(tier: str, name: str, move: Move, observer: Observer) -> dict[str, An
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return {"type": "sqlite", "path": str(folder / f"{name}.sqlite")}
     if tier == "pinecone":
-        address: dict[str, Any] = {"type": "pinecone", "namespace": name}
-        config.parse(address)  # says what is missing: a key, an index
-        return address
+        return _index(name, move)
     own = {"schema": name} if tier == "postgres" else {"prefix": f"{name}_"}
     return {**_server(tier, move, observer), **own}
+
+
+def _index(name: str, move: Move) -> dict[str, Any]:
+    """Return the address of a Pinecone index: the one that is named by its host, or one of the memory's own.
+
+    An index costs money, so that a new one needs leave as a server does.
+    """
+    if config.env("PINECONE_INDEX_HOST") is not None:
+        address: dict[str, Any] = {"type": "pinecone", "namespace": name}
+    else:
+        address = {"type": "pinecone", "index": name.replace("_", "-")[:_LONGEST_INDEX]}
+    config.parse(address)  # says where the key is missing
+    question = f"A Pinecone index {address.get('index')} would be made, which may cost money. Make it?"
+    if "index" in address and not move.auto_setup and not (move.confirm and move.confirm(question)):
+        raise ConfigError(
+            f"nobody allowed the Pinecone index {address['index']} to be made",
+            hint="--auto-setup makes it; or set PINECONE_INDEX_HOST to one that you have",
+        )
+    return address
 
 
 def _server(kind: str, move: Move, observer: Observer) -> dict[str, Any]:

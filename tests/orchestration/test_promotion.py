@@ -357,6 +357,29 @@ def test_an_unknown_tier_and_a_pinecone_without_a_key_are_refused(source: str) -
         promote(source, Move("pinecone"))
 
 
+def test_a_pinecone_index_is_made_with_leave_and_a_given_one_gets_a_namespace(
+    source: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[Any] = []
+
+    def run(source: Any, target: Any, request: Request, **_: Any) -> Report:
+        ran.append(target)
+        return Report("memory:agent", "there", verified=True)
+
+    monkeypatch.setattr(api, "run", run)
+    monkeypatch.setenv("PINECONE_API_KEY", "hidden-one")
+    with pytest.raises(ConfigError, match="nobody allowed the Pinecone index"):
+        promote(source, Move("pinecone"))
+    name = name_of(MemorySettings("agent"))
+    promote(source, Move("pinecone", auto_setup=True))
+    assert where_is(source) == {"type": "pinecone", "index": name.replace("_", "-")}
+    monkeypatch.setenv("PINECONE_INDEX_HOST", "https://x.svc.pinecone.io")
+    promote(source, Move("pinecone"))
+    assert where_is(source) == {"type": "pinecone", "namespace": name}
+    assert len(ran) == 2
+    assert "hidden-one" not in (home / "vector-store.json").read_text()
+
+
 def test_two_files_of_one_name_are_two_memories_and_a_moved_one_keeps_its_name(tmp_path: Path) -> None:
     one, two = (
         SqliteSettings(tmp_path / "a" / "Brain 1.sqlite"),
@@ -367,7 +390,7 @@ def test_two_files_of_one_name_are_two_memories_and_a_moved_one_keeps_its_name(t
     saved.remember("agent_7", {"tier": "sqlite", "address": {"type": "sqlite", "path": str(one.path)}})
     assert name_of(one) == "agent_7"
     assert name_of(SqliteSettings(tmp_path / "1 ümläut.db"))[0].isalpha()
-    assert len(name_of(SqliteSettings(tmp_path / ("x" * 200)))) <= 48
+    assert len(name_of(SqliteSettings(tmp_path / ("x" * 200)))) <= 45
 
 
 def test_an_address_by_a_variable_that_is_not_set_is_no_stumbling_block(source: str) -> None:
