@@ -12,69 +12,13 @@ _MOST_TERMS = 256
 """More distinct words than this add little but time: a question has ten, a page some 200."""
 
 
-# They stand in every other sentence, so they find everything and mean nothing. Postgres' `english` leaves out
-# these and some more.
-_EVERYWHERE = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "are",
-        "as",
-        "at",
-        "be",
-        "been",
-        "but",
-        "by",
-        "can",
-        "did",
-        "do",
-        "does",
-        "for",
-        "from",
-        "had",
-        "has",
-        "have",
-        "how",
-        "i",
-        "if",
-        "in",
-        "into",
-        "is",
-        "it",
-        "its",
-        "me",
-        "my",
-        "of",
-        "on",
-        "or",
-        "our",
-        "so",
-        "than",
-        "that",
-        "the",
-        "their",
-        "them",
-        "then",
-        "there",
-        "these",
-        "they",
-        "this",
-        "to",
-        "was",
-        "we",
-        "were",
-        "what",
-        "when",
-        "where",
-        "which",
-        "who",
-        "will",
-        "with",
-        "you",
-        "your",
-    ]
-)
+# They stand in every other sentence, so they find everything and mean nothing.
+_EVERYWHERE = """
+    a an and are as at be been but by can did do does for from had has have how i if in into is it its me my of on or
+    our so than that the their them then there these they this to was we were what when where which who will with you
+    your
+"""
+_SAYS_NOTHING = frozenset(_EVERYWHERE.split())
 
 
 def terms(text: str) -> list[str]:
@@ -85,7 +29,7 @@ def terms(text: str) -> list[str]:
     unless there are no others.
     """
     words = dict.fromkeys(w.casefold() for w in text.replace("\0", " ").split() if any(map(str.isalnum, w)))
-    telling = [w for w in words if w.strip("?!.,;:") not in _EVERYWHERE]
+    telling = [w for w in words if w.strip("?!.,;:") not in _SAYS_NOTHING]
     return (telling or list(words))[:_MOST_TERMS]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from migrate.cli import main
-from migrate.search.service import KEYWORDS_INSTEAD
+from migrate.search.question import KEYWORDS_INSTEAD
 
 SAMPLE = Path(__file__).parents[2] / "migrate" / "samples" / "brain.sqlite"
 

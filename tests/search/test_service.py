@@ -19,7 +19,8 @@ import migrate
 from migrate.errors import ConfigError
 from migrate.search.base import Answer, Hit, Means, Mode, Query, Searched
 from migrate.search.filters import All, Equals, Field, parse
-from migrate.search.service import KEYWORDS_INSTEAD, Search, effective
+from migrate.search.question import KEYWORDS_INSTEAD, Question, effective, merged
+from migrate.search.service import Search
 
 BRAIN = Path(__file__).parents[2] / "migrate" / "samples" / "brain.sqlite"
 
@@ -215,7 +216,6 @@ def test_the_document_is_that_of_the_public_contract(store: Search) -> None:
 
 def test_metrics_that_differ_are_merged_by_rank() -> None:
     from migrate.schema import Column, Kind, Metric, Table
-    from migrate.search import service
 
     def searched(name: str, metric: Metric) -> Searched:
         column = Column("v", Kind.VECTOR, dim=2, metric=metric)
@@ -224,8 +224,8 @@ def test_metrics_that_differ_are_merged_by_rank() -> None:
     near = Answer((Hit("a", ("x",), 0.9), Hit("a", ("y",), 0.8)), "a")
     far = Answer((Hit("b", ("z",), -100.0),), "b")
     answers = [(searched("a", Metric.COSINE), near), (searched("b", Metric.EUCLID), far)]
-    question = service._Question(Mode.VECTOR, None, np.ones(2, np.float32), 2, None, None, False, ())
-    hits, notes = service._merged(answers, question)
+    question = Question(Mode.VECTOR, None, np.ones(2, np.float32), 2, None, None, False, ())
+    hits, notes = merged(answers, question)
     assert [(h.table, h.key, h.score) for h in hits] == [("a", ("x",), 1 / 61), ("b", ("z",), 1 / 61)]
     assert "merged by rank" in notes[0]
 
