@@ -113,6 +113,7 @@ class PineconeSettings:
 
     cloud, region: where an index that is missing is made.
     controller: the address of the control plane, where it is not Pinecone's own (an emulator).
+    bulk: a folder for Parquet files to be imported, in place of the index itself.
     """
 
     index: str | None = None
@@ -123,10 +124,13 @@ class PineconeSettings:
     cloud: str = "aws"
     region: str = "us-east-1"
     controller: str | None = field(default=None, repr=False)
+    bulk: str | None = None
     type: str = "pinecone"
 
     def __str__(self) -> str:
-        tail = f"?namespace={quote(self.namespace, safe='')}" if self.namespace else ""
+        told = [("namespace", self.namespace), ("bulk", self.bulk)]
+        tail = "&".join(f"{k}={quote(v, safe='/')}" for k, v in told if v)
+        tail = f"?{tail}" if tail else ""
         return (mask(f"pinecone+{self.host}") if self.host else f"pinecone:{self.index}") + tail
 
 
@@ -161,7 +165,7 @@ _KEYS = {
     "sqlite": {"path"},
     "postgres": {"connection_string", "url", "schema", "embedded"},
     "qdrant": {"url", "path", "api_key", "prefix", "sidecar", "grpc_port", *_QDRANT_OPTIONS},
-    "pinecone": {"index", "host", "api_key", "namespace", "sidecar", "cloud", "region", "controller"},
+    "pinecone": {"index", "host", "api_key", "namespace", "sidecar", "cloud", "region", "controller", "bulk"},
     "memory": {"name"},
 }
 _TYPE_NAMES = {"postgresql": "postgres", "pg": "postgres", "sqlite3": "sqlite"}
@@ -378,8 +382,13 @@ def _pinecone(data: Mapping[str, Any]) -> PineconeSettings:
             raise ConfigError(
                 "no Pinecone index given", hint="give pinecone:index-name or set PINECONE_INDEX_HOST"
             )
+    bulk = data.get("bulk")
+    if bulk and not index:
+        raise ConfigError(
+            "files for a bulk import need an index's name", hint="pinecone:index-name?bulk=FOLDER"
+        )
     key = data.get("api_key") or env("PINECONE_API_KEY")
-    if not key:
+    if not key and not bulk:
         raise ConfigError("no Pinecone API key given", hint="set PINECONE_API_KEY")
     return PineconeSettings(
         index,
@@ -390,15 +399,16 @@ def _pinecone(data: Mapping[str, Any]) -> PineconeSettings:
         cloud=str(data.get("cloud") or "aws"),
         region=str(data.get("region") or "us-east-1"),
         controller=data.get("controller") or env("PINECONE_CONTROLLER_HOST"),
+        bulk=str(bulk) if bulk else None,
     )
 
 
 def _pinecone_url(scheme: str, rest: str) -> PineconeSettings:
     path, query = _split_query(rest)
-    unknown = sorted(set(query) - {"namespace", "sidecar", "cloud", "region", "api_key"})
+    unknown = sorted(set(query) - {"namespace", "sidecar", "cloud", "region", "bulk", "api_key"})
     if unknown:
         raise ConfigError(
-            f"a Pinecone URL has no option {unknown[0]!r}", hint="namespace, sidecar, cloud, region"
+            f"a Pinecone URL has no option {unknown[0]!r}", hint="namespace, sidecar, cloud, region, bulk"
         )
     if scheme == "pinecone":
         return _pinecone({**query, "index": unquote(path)} if path else query)

@@ -448,3 +448,30 @@ def test_an_index_is_waited_for_until_it_is_ready(tmp_path: Path) -> None:
         with client(slow) as pc:
             deployment = pc.indexes.describe(str(there.index)).to_dict()["deployment"]
     assert (deployment["cloud"], deployment["region"]) == ("aws", "eu-west-1")
+
+
+def test_files_for_a_bulk_import_become_the_store_once_they_are_imported(
+    emulator: PineconeEmulator, tmp_path: Path
+) -> None:
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+
+    source = many(tmp_path / "a.sqlite")
+    there = address(emulator, tmp_path)
+    files = PineconeSettings(index=there.index, sidecar=there.sidecar, bulk=str(tmp_path / "files"))
+    assert api.migrate(source, files).verified
+    assert family(emulator, there) == []
+    for folder in (tmp_path / "files").iterdir():  # what the service does, after an upload
+        an_index(emulator, folder.name, dimension=5 if folder.name.endswith("5-cosine") else 3)
+        with client(emulator) as pc, pc.index(name=folder.name) as index:
+            for path in folder.glob("*/*.parquet"):
+                made = [
+                    (row["id"], row["values"], json.loads(row["metadata"] or "{}"))
+                    for row in pq.read_table(path).to_pylist()
+                ]
+                index.upsert(vectors=made, namespace=path.parent.name)
+    assert api.verify(source, there, mode="full").verified
+    back = tmp_path / "b.sqlite"
+    assert api.migrate(there, back, verify="full").verified
+    same(comparing.sqlite_rows(back), comparing.sqlite_rows(source))
+    again = api.migrate(source, there)
+    assert (again.verified, sum(t.rows_written for t in again.tables)) == (True, 0)

@@ -118,14 +118,6 @@ class Indexes:
         """Return what an index says of itself; nothing where there is none."""
         return Stats(None, {}) if self.find(name) is None else self.plane(name).stats()
 
-    def forget(self, name: str) -> None:
-        """Forget what is known of an index, because it was deleted."""
-        self._known.pop(name, None)
-        self._fresh.pop(name, None)
-        plane = self._planes.pop(name, None)
-        if plane is not None:
-            plane.close()
-
     # --- our notes ------------------------------------------------------------
 
     def marks(self, name: str, stats: Stats | None = None) -> dict[str, Mark]:
@@ -145,18 +137,7 @@ class Indexes:
 
     def mark(self, name: str, form: Form, mark: Mark) -> None:
         """Note that a namespace is ours, before anything is written to it. Idempotent."""
-        told: Metadata = {
-            "namespace": mark.namespace,
-            "table": mark.table.encode("utf-8", "backslashreplace").decode(),
-            "sidecar": mark.sidecar.encode("utf-8", "backslashreplace").decode(),
-            "sidecar_id": mark.sidecar_id,
-            "run": mark.run,
-        }
-        one = array("f", [1.0]).tobytes()
-        sparse = Sparse(array("I", [0]).tobytes(), one) if form.sparse else None
-        values = None if form.sparse else one + bytes(4 * (form.dim - 1))
-        record_id = _mark_id(mark.namespace)
-        record = Record(record_id, values, sparse, told, BOOKS)
+        record = mark_record(form, mark)
         request = Request(BOOKS, wire.upsert_body([wire.packed(record)], BOOKS), 1, record.billed, record)
         lsn = self.plane(name).upsert_patiently(request)
         self.fresh(name).upserted(BOOKS, lsn, record)
@@ -164,13 +145,44 @@ class Indexes:
     def unmark(self, name: str, namespace: str) -> None:
         """Take a note back; the last one takes its namespace with it."""
         plane = self.plane(name)
-        record_id = _mark_id(namespace)
+        record_id = mark_id(namespace)
         lsn = plane.delete(BOOKS, [record_id])
         self.fresh(name).deleted(BOOKS, lsn, [record_id])
         self.fresh(name).wait(plane, BOOKS)
         if not plane.listed(BOOKS, 1, None)[0]:
             plane.drop(BOOKS)
 
+    # --- taking away ----------------------------------------------------------
 
-def _mark_id(namespace: str) -> str:
+    def made_by(self, identity: str) -> list[str]:
+        """Return the indexes that the runs of a sidecar have made."""
+        return [] if self.base == HOST else self.control.tagged(TAG, identity)
+
+    def remove(self, name: str) -> None:
+        """Delete an index."""
+        self.control.delete(name)
+        self._known.pop(name, None)
+        self._fresh.pop(name, None)
+        plane = self._planes.pop(name, None)
+        if plane is not None:
+            plane.close()
+
+
+def mark_id(namespace: str) -> str:
+    """Return the id of our note of a namespace."""
     return namespace or numbered(0)
+
+
+def mark_record(form: Form, mark: Mark) -> Record:
+    """Return our note of a namespace as a record of an index of this form."""
+    told: Metadata = {
+        "namespace": mark.namespace,
+        "table": mark.table.encode("utf-8", "backslashreplace").decode(),
+        "sidecar": mark.sidecar.encode("utf-8", "backslashreplace").decode(),
+        "sidecar_id": mark.sidecar_id,
+        "run": mark.run,
+    }
+    one = array("f", [1.0]).tobytes()
+    sparse = Sparse(array("I", [0]).tobytes(), one) if form.sparse else None
+    values = None if form.sparse else one + bytes(4 * (form.dim - 1))
+    return Record(mark_id(mark.namespace), values, sparse, told, BOOKS)

@@ -10,7 +10,6 @@ from migrate.backends.pinecone.fresh import until_gone
 from migrate.backends.pinecone.indexes import HOST, Indexes, Mark
 from migrate.backends.pinecone.names import (
     BOOKS,
-    TAG,
     Form,
     Spot,
     check_index_name,
@@ -206,10 +205,7 @@ class Places:
 
     def drop_indexes(self, identity: str) -> None:
         """Remove the indexes that this sidecar's runs have made, where nobody else keeps anything in them."""
-        if self._indexes.base == HOST:
-            return
-        for name in self._indexes.control.tagged(TAG, identity):
+        for name in self._indexes.made_by(identity):
             counts = self._indexes.stats(name).counts.items()
             if not any(n != BOOKS and count and (name, n) not in self._dropped for n, count in counts):
-                self._indexes.control.delete(name)
-                self._indexes.forget(name)
+                self._indexes.remove(name)

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from queue import Full, Queue
 from threading import Event
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from migrate.backends.pinecone.limits import LIST_PAGE
 from migrate.backends.pinecone.plane import Plane
@@ -47,6 +47,15 @@ class Read(NamedTuple):
 Page = tuple[list[str], Place]
 
 
+@runtime_checkable
+class Readable(Protocol):
+    """What reads itself, instead of being listed and fetched: files."""
+
+    def read(self, namespace: str, size: int, at: Place) -> Iterator[Read]:
+        """Yield records from a place on, `size` at most at a time."""
+        ...
+
+
 @dataclass(slots=True)
 class _Group:
     parts: list[Future[list[Record]]]
@@ -59,6 +68,9 @@ def read(plane: Plane, namespace: str, size: int, at: Place, *, records: int = 0
     records: how many there are, by statistics. An id that is listed and gone when it is fetched
     was deleted meanwhile, and is left out.
     """
+    if isinstance(plane, Readable):
+        yield from plane.read(namespace, size, at)
+        return
     limit = min(size, LIST_PAGE)
     listing = (
         _by_prefix(plane, namespace, limit, at)

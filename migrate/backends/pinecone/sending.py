@@ -86,6 +86,9 @@ class Sender:
             writer.close()
         self._writers.clear()
 
+    def overwrite(self, spot: Spot, ids: Iterable[tuple[str, str]]) -> None:
+        """Make room for records of these ids: nothing is to be done, an upsert takes the place of what was."""
+
     def delete(self, spot: Spot, ids: Iterable[tuple[str, str]]) -> None:
         """Remove records, named by namespace and id; acknowledged on return."""
         by_namespace: dict[str, list[str]] = {}

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from migrate.backends.pinecone import foreign
-from migrate.backends.pinecone.indexes import Indexes, Mark, sidecar_of
+from migrate.backends.pinecone.choosing import indexes_of
+from migrate.backends.pinecone.indexes import Mark, sidecar_of
 from migrate.backends.pinecone.names import BOOKS, Form, Spot
 from migrate.backends.pinecone.plane import Plane, Stats
 from migrate.backends.pinecone.reading import STREAMS, Place, read
@@ -32,7 +33,7 @@ class PineconeSource:
     def __init__(self, settings: PineconeSettings) -> None:
         self._settings = settings
         self.snapshot = 0
-        self._indexes = Indexes(settings)
+        self._indexes = indexes_of(settings)
         self._side: Reading | None = None
         self._spots: dict[str, Spot] = {}
         self._shapes: dict[str, Shape] = {}
@@ -290,9 +291,9 @@ class PineconeSource:
             yield [row for row in batch.rows if taken(row)]
 
     def can_pick(self, table: Table) -> bool:
-        """See `Pickable.can_pick`: rows without a key have no ids that could be told."""
+        """See `Pickable.can_pick`: rows without a key have no ids that could be told, and files cost nothing."""
         self.tables()
-        return table.name in self._spots and bool(table.key)
+        return table.name in self._spots and bool(table.key) and self._settings.bulk is None
 
 
 def _newer(found: Row, exact: Row, free: list[bool]) -> Row:

@@ -10,13 +10,13 @@ from typing import Any
 from migrate import values
 from migrate.backends.base import Fit, Options, Phase, Position, Standing, Step
 from migrate.backends.numbering import Numbers
+from migrate.backends.pinecone.choosing import indexes_of, sender_of
 from migrate.backends.pinecone.fit import fit as records_fit
-from migrate.backends.pinecone.indexes import Indexes, Mark, sidecar_of
+from migrate.backends.pinecone.indexes import Mark, sidecar_of
 from migrate.backends.pinecone.keyless import after_last, find
 from migrate.backends.pinecone.names import Spot
 from migrate.backends.pinecone.places import Places
 from migrate.backends.pinecone.plane import Plane
-from migrate.backends.pinecone.sending import Sender
 from migrate.backends.pinecone.shape import Shape, beside, is_records, left_out
 from migrate.backends.sidecar import Place, Sidecar
 from migrate.batch import Batch, ExactCell, Row
@@ -38,13 +38,13 @@ class PineconeTarget:
 
     def __init__(self, settings: PineconeSettings, options: Options) -> None:
         self._settings, self._options = settings, options
-        self._indexes = Indexes(settings)
+        self._indexes = indexes_of(settings)
         self._side = Sidecar(sidecar_of(settings), options)
         self._places = Places(self._indexes, settings)
         self._run_id = ""
         self._shapes: dict[str, Shape] = {}
         self._numbers = Numbers(self._count_beside)
-        self._sender = Sender(self._indexes, self._mark)
+        self._sender = sender_of(settings, self._indexes, self._mark)
         self._sent = False
         self._lost: LeaseLostError | None = None
         self._notes: list[str] = []
@@ -289,7 +289,10 @@ class PineconeTarget:
             found = find(self._plane(spot), spot, shape, gone)
             self._sender.delete(spot, found)
         first = 0 if table.key or not taken else after_last(self._plane(spot), spot)
-        self._sender.send(shape.table.name, spot, shape.records(taken, first))
+        records = shape.records(taken, first)
+        if table.key:
+            self._sender.overwrite(spot, [(r.namespace or spot.namespace or "", r.id) for r in records])
+        self._sender.send(shape.table.name, spot, records)
         self._sender.settle()
         hit("amend.sent")
         kept, more = self._fitted_beside(table, others)
