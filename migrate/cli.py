@@ -290,6 +290,7 @@ def _migrate(commands: Any) -> None:
     command.add_argument(
         "--check-search", action="store_true", help="at the end, see that the target finds the same"
     )
+    _judging(command)
     _reading(command)
     add_search_options(command, vector=False)
 
@@ -351,7 +352,13 @@ def _advise(commands: Any) -> None:
     )
     command.add_argument("store", metavar="STORE")
     _output(command)
-    command.add_argument(
+    _judging(command)
+
+
+def _judging(command: Any) -> None:
+    """Add what shapes advice; the same for a move to the tier that is advised."""
+    group = command.add_argument_group("how a tier is chosen")
+    group.add_argument(
         "--threshold",
         action="append",
         type=_threshold,
@@ -359,8 +366,8 @@ def _advise(commands: Any) -> None:
         metavar="NAME=NUMBER",
         help="another bound: sqlite=2000, sqlite+hnsw, postgres (vectors), writers, p95_ms, memory_share",
     )
-    command.add_argument("--no-servers", action="store_true", help="nobody is to run a server")
-    command.add_argument(
+    group.add_argument("--no-servers", action="store_true", help="nobody is to run a server")
+    group.add_argument(
         "--writers", type=int, metavar="N", help="how many write at the same time, where you know"
     )
 

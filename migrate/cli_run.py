@@ -30,6 +30,11 @@ def migrate(args: argparse.Namespace) -> int:
     """`memlift migrate SOURCE TARGET`, or `--to-tier TIER`."""
     if (args.target is None) == (args.to_tier is None):
         raise ConfigError("migrate takes a TARGET, or --to-tier", hint="memlift migrate --help")
+    if args.to_tier is None and (args.threshold or args.no_servers or args.writers is not None):
+        raise ConfigError(
+            "how a tier is chosen matters only with --to-tier auto",
+            hint="leave the option, or memlift advise",
+        )
     wanted = wanted_of(
         args, asked=args.check_search or args.to_tier is not None, indexed=args.index != "none", vectors=()
     )
@@ -69,7 +74,15 @@ def _promote(args: argparse.Namespace, request: api.Request, wanted: Wanted | No
     from migrate.promotion import Move, promote
 
     how = args.auto_setup if args.auto_setup in ("docker", "embedded") else bool(args.auto_setup)
-    move = Move(args.to_tier, how, _confirm if sys.stdin.isatty() else None, wanted)
+    move = Move(
+        args.to_tier,
+        how,
+        _confirm if sys.stdin.isatty() else None,
+        wanted,
+        dict(args.threshold),
+        not args.no_servers,
+        args.writers,
+    )
     with watched(args) as (watching, interruption):
         report = promote(args.source, move, request, observer=watching, stop=interruption.stop)
     return _told(report, args)
