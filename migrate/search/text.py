@@ -28,9 +28,14 @@ def terms(text: str) -> list[str]:
     its parts side by side. English words that stand everywhere are left out,
     unless there are no others.
     """
-    words = dict.fromkeys(w.casefold() for w in text.replace("\0", " ").split() if any(map(str.isalnum, w)))
-    telling = [w for w in words if w.strip("?!.,;:") not in _SAYS_NOTHING]
-    return (telling or list(words))[:_MOST_TERMS]
+    words: dict[str, str] = {}
+    for word in text.replace("\0", " ").split():
+        if any(map(str.isalnum, word)):
+            words.setdefault(
+                word.casefold(), word
+            )  # as it is: what counts as the same letter, a store decides
+    telling = [word for folded, word in words.items() if folded.strip("?!.,;:") not in _SAYS_NOTHING]
+    return (telling or list(words.values()))[:_MOST_TERMS]
 
 
 def words_of(kind: Kind, cell: Any) -> str:

@@ -267,8 +267,8 @@ def test_a_long_question_is_no_problem(path: Path) -> None:
 
 def test_words_that_stand_everywhere_do_not_count_unless_they_are_all() -> None:
     assert text.terms("Where is the honey, and what is it for?") == ["honey,"]
-    assert text.terms("what is the") == ["what", "is", "the"]
-    assert text.terms("Bär bär\0BÄR foo-bar ... 7") == ["bär", "foo-bar", "7"]
+    assert text.terms("What is the") == ["What", "is", "the"]
+    assert text.terms("Bär bär\0BÄR foo-bar ... 7") == ["Bär", "foo-bar", "7"]
 
 
 def test_an_index_that_took_its_time_is_told_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,3 +278,14 @@ def test_an_index_that_took_its_time_is_told_once(path: Path, monkeypatch: pytes
     with _open(path) as store:
         assert "indexed 3 rows of notes" in _ask(store, "honey").notes[0]
         assert _ask(store, "honey").notes == ()
+
+
+@pytest.mark.parametrize("word", ["Straße", "STRASSE", "ΣΊΣΥΦΟΣ", "naïve", "İzmir", "日本語"])
+def test_words_of_any_language_are_found_as_they_are_written(path: Path, word: str) -> None:
+    _run(
+        path,
+        "CREATE TABLE notes (id INTEGER PRIMARY KEY, content TEXT)",
+        f"INSERT INTO notes VALUES (1, '{word}')",
+    )
+    with _open(path) as store:
+        assert _texts(_ask(store, word)) == [word]
