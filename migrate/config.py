@@ -295,7 +295,7 @@ def _postgres(conninfo: str | None, schema: str | None, embedded: str | Path | N
     if conninfo.startswith("postgresql+embedded:"):
         path, query = _split_query(conninfo.partition(":")[2])
         return PostgresSettings("", schema or query.get("schema"), Path(unquote(path)))
-    if "://" not in conninfo:
+    if not re.match(r"[a-z][a-z0-9+.-]*://", conninfo, re.I):  # a password may have :// in it
         return PostgresSettings(conninfo, schema)
     scheme, _, rest = conninfo.partition("://")
     if scheme not in ("postgresql", "postgres"):
