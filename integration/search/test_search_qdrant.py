@@ -21,9 +21,10 @@ from integration.qdrant_server import QdrantTestServer
 from integration.support import stores
 from migrate import api
 from migrate.backends.qdrant import server as server_module
+from migrate.config import QdrantSettings, SqliteSettings
 from migrate.errors import ConfigError
 from migrate.search import open_searchable
-from migrate.search.base import Mode, Query, Searchable
+from migrate.search.base import Means, Mode, Query, Searchable
 from migrate.search.filters import bound_to, parse
 from migrate.search.qdrant.store import QdrantSearch
 from tests.search.contract_search import CHECKS, Check, Stand, make
@@ -193,3 +194,31 @@ def test_a_range_over_text_is_refused_before_anything_is_asked(stand: Stand) -> 
     where = bound_to(parse({"not": {"kind": {"gt": "a"}}}), notes.table)
     with pytest.raises(ConfigError, match="no ranges over text"):
         stand.store.search(notes, Query(Mode.VECTOR, np.ones(8, np.float32), where=where))
+
+
+def test_tables_of_the_sidecar_are_searched_there_and_the_rest_as_before(tmp_path: Path) -> None:
+    source = stores.brain(tmp_path / "brain.sqlite")
+    settings = QdrantSettings(path=tmp_path / "store", bm25="content")
+    assert api.migrate(source, settings).verified
+    here, there = open_searchable(settings), open_searchable(SqliteSettings(source), Means(hnsw=False))
+    try:
+        ours, theirs = ({s.name: s for s in store.tables()} for store in (here, there))
+        assert set(ours) == set(theirs)
+        asked = Query(Mode.KEYWORD, text="exports", k=1000)
+        for name, how in (("messages", "FTS5"), ("memory_traces", "Qdrant BM25")):
+            answer, before = here.search(ours[name], asked), there.search(theirs[name], asked)
+            assert answer.how.startswith(how)
+            assert {h.key for h in answer.hits} == {h.key for h in before.hits}
+        assert here.texts(ours["messages"], 3, 1) == there.texts(theirs["messages"], 3, 1)
+        traces = theirs["memory_traces"]
+        key, vector = there.sample(traces, 1, 3)[0]
+        where = bound_to(parse({"type": "episodic", "deleted": {"in": [0, False]}}), traces.table)
+        near = Query(Mode.VECTOR, vector, k=10, where=where)
+        mine, before = here.search(ours["memory_traces"], near), there.search(traces, near)
+        assert [h.key for h in mine.hits] == [h.key for h in before.hits]
+        assert [h.score for h in mine.hits] == pytest.approx([h.score for h in before.hits], abs=1e-5)
+        assert [h.metadata for h in mine.hits] == [h.metadata for h in before.hits]
+        assert here.vector_of(ours["memory_traces"], key) is not None
+    finally:
+        here.close()
+        there.close()

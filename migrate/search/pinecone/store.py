@@ -16,7 +16,6 @@ from migrate.backends.pinecone.plane import Plane
 from migrate.backends.pinecone.shape import Shape
 from migrate.backends.pinecone.source import PineconeSource
 from migrate.backends.pinecone.wire import Record
-from migrate.backends.sidecar import exists
 from migrate.config import PineconeSettings
 from migrate.errors import ConfigError
 from migrate.schema import Column, Metric, Table
@@ -25,17 +24,16 @@ from migrate.search.base import (
     Answer,
     Direction,
     Edge,
-    Graph,
     Health,
     Hit,
     Key,
     Means,
     Mode,
     Query,
-    Searchable,
     Searched,
     Vector,
 )
+from migrate.search.beside import Beside
 from migrate.search.hits import hit
 from migrate.search.pinecone.where import Translated, where
 from migrate.search.shape import searched_tables
@@ -64,16 +62,20 @@ class PineconeSearch:
     def __init__(self, settings: PineconeSettings, means: Means) -> None:
         self._settings, self._means = settings, means
         self._source = PineconeSource(settings)
-        self._graph: Searchable | None = None
+        self._beside = Beside(sidecar_of(settings), means, self._own)
         self._spots: dict[str, _Spot] = {}
         try:
             for searched in searched_tables(self._source):
                 spot = self._spot_of(searched)
                 if spot is not None:
                     self._spots[searched.name] = spot
+            self._aside = self._beside.tables()
         except BaseException:
             self.close()
             raise
+
+    def _own(self) -> set[str]:
+        return {t.name for t in self._source.tables() if self._source.kept(t) is not None}
 
     def _spot_of(self, searched: Searched) -> _Spot | None:
         kept = self._source.kept(searched.table)
@@ -90,12 +92,11 @@ class PineconeSearch:
     def close(self) -> None:
         """See `Searchable.close`."""
         self._source.close()
-        if self._graph is not None:
-            self._graph.close()
+        self._beside.close()
 
     def tables(self) -> Sequence[Searched]:
-        """See `Searchable.tables`. Tables of the sidecar are not searched."""
-        return tuple(spot.searched for spot in self._spots.values())
+        """See `Searchable.tables`. Those of the sidecar are searched there."""
+        return (*(spot.searched for spot in self._spots.values()), *self._aside)
 
     def _spot(self, searched: Searched) -> _Spot:
         try:
@@ -107,6 +108,9 @@ class PineconeSearch:
 
     def search(self, searched: Searched, query: Query) -> Answer:
         """See `Searchable.search`. Words are refused: reading every record for them would cost read units."""
+        if (aside := self._beside.holding(searched)) is not None:
+            store, known = aside
+            return store.search(known, query)
         spot = self._spot(searched)
         if query.mode is not Mode.VECTOR:
             raise ConfigError(
@@ -191,6 +195,9 @@ class PineconeSearch:
 
     def vector_of(self, searched: Searched, key: Key) -> Vector | None:
         """See `Searchable.vector_of`."""
+        if (aside := self._beside.holding(searched)) is not None:
+            store, known = aside
+            return store.vector_of(known, key)
         spot, table = self._spot(searched), searched.table
         if not table.key:
             records = [
@@ -215,12 +222,18 @@ class PineconeSearch:
 
     def sample(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, Vector]]:
         """See `Searchable.sample`: drawn from the first 10,000 ids of each namespace."""
+        if (aside := self._beside.holding(searched)) is not None:
+            store, known = aside
+            return store.sample(known, n, seed)
         spot = self._spot(searched)
         found = [(self._key(spot, r), self._vector(spot, r)) for r in self._drawn(spot, n, seed)]
         return [(key, v) for key, v in found if v is not None]
 
     def texts(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, str]]:
         """See `Searchable.texts`."""
+        if (aside := self._beside.holding(searched)) is not None:
+            store, known = aside
+            return store.texts(known, n, seed)
         spot = self._spot(searched)
         if not searched.text:
             return []
@@ -245,6 +258,9 @@ class PineconeSearch:
 
     def health(self, searched: Searched) -> Health:
         """See `Searchable.health`."""
+        if (aside := self._beside.holding(searched)) is not None:
+            store, known = aside
+            return store.health(known)
         spot, problems = self._spot(searched), []
         form = self._source.form(searched.table)
         metric = metric_of(form.metric) if form is not None else None
@@ -258,21 +274,6 @@ class PineconeSearch:
 
     # --- the knowledge graph --------------------------------------------------
 
-    def _walked(self) -> Graph:
-        """Return the sidecar as a store whose graph is walked. Raises ConfigError where there is none."""
-        if self._graph is None:
-            from migrate.search import open_searchable
-
-            at = sidecar_of(self._settings)
-            if not exists(at):
-                raise ConfigError(
-                    "there is no sidecar, so there is no knowledge graph", hint="name it with sidecar="
-                )
-            self._graph = open_searchable(at, self._means)
-        if not isinstance(self._graph, Graph):
-            raise ConfigError("the sidecar cannot be walked")
-        return self._graph
-
     def neighbours(
         self,
         node: str,
@@ -282,7 +283,7 @@ class PineconeSearch:
         direction: Direction = Direction.BOTH,
     ) -> Iterator[Edge]:
         """See `Graph.neighbours`."""
-        return self._walked().neighbours(node, depth=depth, tenant=tenant, direction=direction)
+        return self._beside.neighbours(node, depth, tenant, direction)
 
     def paths(
         self,
@@ -294,7 +295,7 @@ class PineconeSearch:
         direction: Direction = Direction.BOTH,
     ) -> Iterator[tuple[Edge, ...]]:
         """See `Graph.paths`."""
-        return self._walked().paths(start, goal, depth=depth, tenant=tenant, direction=direction)
+        return self._beside.paths(start, goal, depth, tenant, direction)
 
 
 def _score(spot: _Spot, score: float) -> float:

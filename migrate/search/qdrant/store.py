@@ -14,7 +14,6 @@ from migrate.backends.qdrant.hybrid import VECTOR as BM25
 from migrate.backends.qdrant.settings import sidecar_of
 from migrate.backends.qdrant.shape import Shape, VectorColumn
 from migrate.backends.qdrant.source import QdrantSource
-from migrate.backends.sidecar import exists
 from migrate.config import QdrantSettings
 from migrate.errors import ConfigError
 from migrate.schema import Metric, Table
@@ -24,17 +23,16 @@ from migrate.search.base import (
     Answer,
     Direction,
     Edge,
-    Graph,
     Health,
     Hit,
     Key,
     Means,
     Mode,
     Query,
-    Searchable,
     Searched,
     Vector,
 )
+from migrate.search.beside import Beside
 from migrate.search.hits import hit
 from migrate.search.qdrant import words
 from migrate.search.qdrant.where import Translated, where
@@ -73,7 +71,7 @@ class QdrantSearch:
     def __init__(self, settings: QdrantSettings, means: Means) -> None:
         self._settings, self._means = settings, means
         self._source = QdrantSource(settings)
-        self._graph: Searchable | None = None
+        self._beside = Beside(sidecar_of(settings), means, self._collections)
         self._spots: dict[str, _Spot] = {}
         self._tables: list[Searched] = []
         try:
@@ -82,9 +80,13 @@ class QdrantSearch:
                 if spot is not None:
                     self._spots[searched.name] = spot
                     self._tables.append(spot.searched)
+            self._tables += self._beside.tables()
         except BaseException:
             self.close()
             raise
+
+    def _collections(self) -> set[str]:
+        return {t.name for t in self._source.tables() if self._source.kept(t) is not None}
 
     def _spot_of(self, searched: Searched) -> _Spot | None:
         kept = self._source.kept(searched.table)
@@ -111,11 +113,10 @@ class QdrantSearch:
     def close(self) -> None:
         """See `Searchable.close`."""
         self._source.close()
-        if self._graph is not None:
-            self._graph.close()
+        self._beside.close()
 
     def tables(self) -> Sequence[Searched]:
-        """See `Searchable.tables`. Tables of the sidecar are not searched."""
+        """See `Searchable.tables`. Those of the sidecar are searched there."""
         return tuple(self._tables)
 
     def _spot(self, searched: Searched) -> _Spot:
@@ -134,6 +135,9 @@ class QdrantSearch:
 
     def search(self, searched: Searched, query: Query) -> Answer:
         """See `Searchable.search`."""
+        if (aside := self._beside.holding(searched)) is not None:
+            store, known = aside
+            return store.search(known, query)
         spot = self._spot(searched)
         asked = self._asked(spot, query)
         if query.mode is Mode.VECTOR:
@@ -326,6 +330,9 @@ class QdrantSearch:
 
     def vector_of(self, searched: Searched, key: Key) -> Vector | None:
         """See `Searchable.vector_of`."""
+        if (aside := self._beside.holding(searched)) is not None:
+            store, known = aside
+            return store.vector_of(known, key)
         spot = self._spot(searched)
         point_id = spot.shape.key_id(key) if searched.table.key else key[0]
         name = spot.vector.name if spot.vector is not None else ""
@@ -343,6 +350,9 @@ class QdrantSearch:
 
     def sample(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, Vector]]:
         """See `Searchable.sample`."""
+        if (aside := self._beside.holding(searched)) is not None:
+            store, known = aside
+            return store.sample(known, n, seed)
         spot = self._spot(searched)
         if spot.vector is None:
             return []
@@ -352,6 +362,9 @@ class QdrantSearch:
 
     def texts(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, str]]:
         """See `Searchable.texts`."""
+        if (aside := self._beside.holding(searched)) is not None:
+            store, known = aside
+            return store.texts(known, n, seed)
         spot = self._spot(searched)
         if not searched.text:
             return []
@@ -402,6 +415,9 @@ class QdrantSearch:
 
     def health(self, searched: Searched) -> Health:
         """See `Searchable.health`."""
+        if (aside := self._beside.holding(searched)) is not None:
+            store, known = aside
+            return store.health(known)
         spot = self._spot(searched)
         info, problems = self._info(spot), []
         if spot.vector is None:
@@ -429,21 +445,6 @@ class QdrantSearch:
 
     # --- the knowledge graph --------------------------------------------------
 
-    def _walked(self) -> Graph:
-        """Return the sidecar as a store whose graph is walked. Raises ConfigError where there is none."""
-        if self._graph is None:
-            from migrate.search import open_searchable
-
-            at = sidecar_of(self._settings)
-            if not exists(at):
-                raise ConfigError(
-                    "there is no sidecar, so there is no knowledge graph", hint="name it with sidecar="
-                )
-            self._graph = open_searchable(at, self._means)
-        if not isinstance(self._graph, Graph):
-            raise ConfigError("the sidecar cannot be walked")
-        return self._graph
-
     def neighbours(
         self,
         node: str,
@@ -453,7 +454,7 @@ class QdrantSearch:
         direction: Direction = Direction.BOTH,
     ) -> Iterator[Edge]:
         """See `Graph.neighbours`."""
-        return self._walked().neighbours(node, depth=depth, tenant=tenant, direction=direction)
+        return self._beside.neighbours(node, depth, tenant, direction)
 
     def paths(
         self,
@@ -465,7 +466,7 @@ class QdrantSearch:
         direction: Direction = Direction.BOTH,
     ) -> Iterator[tuple[Edge, ...]]:
         """See `Graph.paths`."""
-        return self._walked().paths(start, goal, depth=depth, tenant=tenant, direction=direction)
+        return self._beside.paths(start, goal, depth, tenant, direction)
 
 
 _LOOKED_AGAIN = "Qdrant's own filter is a little wider: what it found was checked row by row"

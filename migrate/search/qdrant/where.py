@@ -129,6 +129,8 @@ class _Translation:
         return _some([_one(is_null), _one(is_empty), *([_any(key, ["null"])] if scalar else [])])
 
     def _boolean(self, column: Column, key: str, value: bool, *, scalar: bool) -> Json:
+        if column.kind not in (Kind.BOOL, Kind.JSON):
+            return FALSE  # no cell of another column is a boolean
         if not self.booleans:
             return _not(_one({"is_empty": {"key": key}})) if self.above else FALSE
         parts = [_one({"key": key, "match": {"value": value}})]

@@ -108,6 +108,7 @@ def _of(given_filter: Any, *, booleans: bool = True) -> Any:
         ({"kind": {"nin": ["a", "b"]}}, True),
         ({"kind": None}, True),
         ({"n": 3}, True),
+        ({"n": {"in": [0, False]}}, True),
         ({"n": {"gte": 3, "lt": 9}}, True),
         ({"n": 2**60}, False),
         ({"r": 0.5}, False),
