@@ -23,8 +23,17 @@ _ELSEWHERE = {
 }
 
 
+# Dozens of runs, each over new connections; `test_backend_kill` breaks runs off harder and sooner.
+_LONG = {"a_run_broken_off_at_any_commit_goes_on_without_gap_or_overlap"}
+
+
 @pytest.mark.parametrize(
-    "check", [c for c in CHECKS if c.__name__ not in _ELSEWHERE], ids=lambda c: c.__name__
+    "check",
+    [
+        pytest.param(c, marks=[pytest.mark.slow] if c.__name__ in _LONG else [], id=c.__name__)
+        for c in CHECKS
+        if c.__name__ not in _ELSEWHERE
+    ],
 )
 def test_a_server_whose_tables_are_all_collections(
     check: Check, server: QdrantTestServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
