@@ -84,8 +84,11 @@ class Best:
         """Add rows whose scores are known."""
         good = ~np.isnan(exact)
         self.directionless += len(exact) - int(np.count_nonzero(good))
-        self._scores = np.concatenate([self._scores, exact[good]])
-        self._ids = np.concatenate([self._ids, ids[good]]) if len(self._ids) else ids[good]
+        if not len(self._scores):
+            self._scores, self._ids = exact[good], ids[good]
+        else:
+            self._scores = np.concatenate([self._scores, exact[good]])
+            self._ids = np.concatenate([self._ids, ids[good]])
         if len(self._scores) > self._k:
             last = np.partition(self._scores, len(self._scores) - self._k)[len(self._scores) - self._k]
             kept = self._scores >= last
@@ -96,19 +99,24 @@ class Best:
 
     def _order(self) -> npt.NDArray[np.intp]:
         """Return the places of the rows, best first; keys are read only for scores that several rows have."""
-        _, group, counts = np.unique(self._scores, return_inverse=True, return_counts=True)
-        tied = np.flatnonzero(counts[group] > 1)
-        keys: dict[int, Any] = {}
-        if len(tied):
-            found = self._keys_of(self._ids[tied])
-            keys = {int(at): key_order(key) for at, key in zip(tied, found, strict=True)}
-        places = sorted(range(len(self._scores)), key=lambda i: (-self._scores[i], keys.get(i, ())))
+        order = np.argsort(-self._scores, kind="stable")
+        ordered = self._scores[order]
+        same = ordered[1:] == ordered[:-1]
+        if not same.any():
+            return order
+        tied = np.zeros(len(order), np.bool_)
+        tied[1:] |= same
+        tied[:-1] |= same
+        at = order[tied]
+        found = self._keys_of(self._ids[at])
+        keys = {int(place): key_order(key) for place, key in zip(at, found, strict=True)}
+        places = sorted(order.tolist(), key=lambda i: (-self._scores[i], keys.get(i, ())))
         return np.array(places, np.intp)
 
     def found(self) -> list[tuple[Any, float]]:
         """Return (id, score) of the best, best first."""
         order = self._order()[: self._k]
-        return [(_plain(self._ids[i]), float(self._scores[i])) for i in order]
+        return list(zip(self._ids[order].tolist(), self._scores[order].tolist(), strict=True))
 
 
 def _in_float32(floor: float) -> float:
@@ -116,7 +124,3 @@ def _in_float32(floor: float) -> float:
     if floor <= _LOWEST:
         return _LOWEST
     return float(np.nextafter(np.float32(min(floor, -_LOWEST)), np.float32(-np.inf)))
-
-
-def _plain(identifier: Any) -> Any:
-    return int(identifier) if isinstance(identifier, np.integer) else identifier

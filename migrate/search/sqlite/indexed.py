@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from migrate.backends.sqlite.names import translating
-from migrate.backends.sqlite.vectorscan import vectors_at
+from migrate.backends.sqlite.vectorscan import few_vectors_at, vectors_at
 from migrate.hnsw.build import Index
 from migrate.schema import Column, Metric
 from migrate.search.base import Searched
@@ -32,6 +32,7 @@ _WIDTH_FOR = 10  # hits, of the width that an index keeps
 _WIDEST_SHARE = 0.25  # of all vectors; a search that wide is no quicker than looking at every one
 _FILTERS = 16
 _ROUNDING = 1e-5  # of hnswlib's distances
+FETCHED = 512  # rows in one statement; SQLite takes at least 999 values
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ def _scored(
 ) -> list[tuple[Any, float]] | None:
     """Score candidates by the vectors that the store has; None where it has not all of them."""
     place = at.at(searched)
-    best = Best(asked, k, keys_of(at.connection, place))
+    best = Best(asked, k, lambda ids: keys_of(at.connection, place)(ids))  # which are seldom needed
     with translating("compare vectors", table=searched.name, column=column.name):
         if held is not None:
             places = np.searchsorted(held.ids, rowids)
@@ -123,8 +124,13 @@ def _scored(
                 return None
             best.add(rowids, scores.exact(asked, held.rows_at(places)))
             return best.found()
+        wanted: list[int] = rowids.tolist()
+        few = few_vectors_at(at.connection, place.table, column, wanted) if len(wanted) <= FETCHED else None
+        if few is not None:
+            best.add(np.array(few[0], np.int64), scores.exact(asked, few[1]))
+            return best.found() if len(few[0]) == len(wanted) else None
         met = 0
-        for piece in vectors_at(at.connection, place.table, column, rowids.tolist()):
+        for piece in vectors_at(at.connection, place.table, column, wanted):
             best.add(piece.ids, scores.exact(asked, piece.rows))
             met += len(piece.ids)
         return best.found() if met == len(rowids) else None
