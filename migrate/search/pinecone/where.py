@@ -107,8 +107,11 @@ def _equals(node: Equals, name: str, table: Table) -> Translated | None:
         return _UNSURE
     if kind is Kind.JSON and not node.field.path and any(not isinstance(v, str) for v in node.values):
         return _UNSURE  # a number by itself is kept as its text
-    if wanted:
-        parts.append(Translated({name: {"$in": wanted}}, exact=kind is Kind.TEXT))
+    # `$in` takes strings and numbers only; a boolean is asked for by itself.
+    parts += [Translated({name: {"$eq": flag}}, exact=False) for flag in wanted if isinstance(flag, bool)]
+    plain = [value for value in wanted if not isinstance(value, bool)]
+    if plain:
+        parts.append(Translated({name: {"$in": plain}}, exact=kind is Kind.TEXT))
     return _joined("$or", parts) if parts else None
 
 
