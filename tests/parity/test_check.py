@@ -12,7 +12,7 @@ import pytest
 
 from migrate.errors import ConfigError
 from migrate.schema import Metric
-from migrate.search.base import Health, Mode, Query
+from migrate.search.base import Answer, Health, Mode, Query, Searched
 from migrate.search.filters import Equals, Filter, Not, holds
 from migrate.search.parity import Parity, Thresholds, Wanted, check
 from migrate.search.parity.judging import problems_of
@@ -196,6 +196,21 @@ def test_keyword_overlap_is_reported_and_judged_only_where_asked() -> None:
     assert lenient.passed
     strict = replace(SMALL, thresholds=Thresholds(min_keyword_overlap=0.5))
     assert "keyword overlap is 0.000, below 0.5" in compared(FakeStore(notes(), theirs), strict).failures[0]
+
+
+def test_a_target_that_knows_no_words_is_said_and_judged_only_where_asked() -> None:
+    class Wordless(FakeStore):
+        def search(self, searched: Searched, query: Query) -> Answer:
+            if query.mode is Mode.KEYWORD:
+                raise ConfigError("the index has no words to search")
+            return super().search(searched, query)
+
+    found = compared(Wordless(notes(), rows(80)))
+    assert found.passed
+    assert found.tables[0].keyword_overlap is None
+    assert found.tables[0].notes == ("not supported by the target: the index has no words to search",)
+    strict = replace(SMALL, thresholds=Thresholds(min_keyword_overlap=0.1))
+    assert not compared(Wordless(notes(), rows(80)), strict).passed
 
 
 def test_a_slow_target_fails_only_where_a_ratio_was_asked() -> None:

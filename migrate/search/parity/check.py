@@ -129,6 +129,7 @@ class _Table:
         if self._mine.vector is not None:
             told = self._by_vector(told)
         told = self._by_words(told)
+        told = replace(told, notes=tuple(self._found.notes))
         return replace(told, failures=tuple(failures(told, self._wanted.thresholds)))
 
     # --- by vector ------------------------------------------------------------
@@ -170,7 +171,6 @@ class _Table:
             },
             how=found.how,
             problems=tuple(problems_of(health, self._mine, self._wanted)),
-            notes=tuple(found.notes),
         )
 
     @property
@@ -338,18 +338,26 @@ class _Table:
     def _by_words(self, told: TableParity) -> TableParity:
         if not self._mine.text or not self._theirs.text or not self._kinds:
             return told
-        shares = []
+        shares: list[float] = []
+        refused = False
         for word in self._words():
             query = Query(Mode.KEYWORD, text=word, k=self._wanted.k, tenant=self._wanted.tenant, rows=False)
-            mine = self._source.search(self._mine, replace(query, where=effective(self._mine, None)))
-            theirs = self._target.search(self._theirs, replace(query, where=effective(self._theirs, None)))
-            shares.append(
-                measures.overlap(
-                    [self._key(h.key) for h in mine.hits], [self._key(h.key) for h in theirs.hits]
-                )
+            asked = replace(query, where=effective(self._mine, None))
+            mine = self._or_refused("source", self._source, self._mine, asked)
+            asked = replace(query, where=effective(self._theirs, None))
+            theirs = self._or_refused("target", self._target, self._theirs, asked)
+            refused = mine is None or theirs is None
+            if mine is None or theirs is None:
+                break
+            share = measures.overlap(
+                [self._key(h.key) for h in mine.hits], [self._key(h.key) for h in theirs.hits]
             )
-        measured = [s for s in shares if s is not None]
-        return replace(told, keyword_overlap=_rounded(measures.mean(measured)), keyword_queries=len(measured))
+            shares += [] if share is None else [share]
+        if refused:
+            # Said in a note; a failure only where an overlap was asked for.
+            nothing = None if self._wanted.thresholds.min_keyword_overlap is None else 0.0
+            return replace(told, keyword_overlap=nothing)
+        return replace(told, keyword_overlap=_rounded(measures.mean(shares)), keyword_queries=len(shares))
 
     def _words(self) -> list[str]:
         """Return words of the source's texts, one of each text, the same for the same seed."""
