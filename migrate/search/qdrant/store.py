@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from migrate.backends.qdrant.engine import Engine, Info, Json, Point, PointId
+from migrate.backends.qdrant.engine import Engine, Info, Json, Point
 from migrate.backends.qdrant.hybrid import VECTOR as BM25
 from migrate.backends.qdrant.settings import sidecar_of
 from migrate.backends.qdrant.shape import Shape, VectorColumn
@@ -34,14 +33,13 @@ from migrate.search.base import (
 )
 from migrate.search.beside import Beside
 from migrate.search.hits import hit
-from migrate.search.qdrant import words
+from migrate.search.qdrant import drawing, words
+from migrate.search.qdrant.health import health_of
 from migrate.search.qdrant.where import Translated, where
 from migrate.search.shape import searched_tables
 from migrate.search.sqlite import scores
 
-_PAGE = 1000
 _NEGATED = (Metric.EUCLID, Metric.MANHATTAN)  # whose scores are distances there
-_SMALL = 10_000  # points: below `full_scan_threshold` kilobytes Qdrant compares all of them anyway
 Found = list[tuple[Point, float]]
 
 
@@ -250,7 +248,7 @@ class QdrantSearch:
         kinds = {name: table.column(name).kind for name in spot.searched.text}
 
         def said() -> Iterator[tuple[Point, str, bool]]:
-            for points in self._pages(spot, vectors=False):
+            for points in drawing.pages(self._engine, spot.collection, payload=True):
                 for point, row in zip(points, self._rows(spot, points, _plain(table)), strict=True):
                     told = words.joined([text.words_of(kind, row.get(name)) for name, kind in kinds.items()])
                     meant = {c.name: cells.meaning(c.kind, row.get(c.name)) for c in table.columns}
@@ -315,17 +313,6 @@ class QdrantSearch:
         ]
         return tuple(sorted(hits, key=lambda h: (-h.score, fuse.key_order(h.key)))[: query.k])
 
-    def _pages(self, spot: _Spot, *, vectors: bool | Sequence[str]) -> Iterator[list[Point]]:
-        offset: PointId | None = None
-        while True:
-            points, offset = self._engine.scroll(
-                spot.collection, _PAGE, offset, payload=True, vectors=vectors
-            )
-            if points:
-                yield points
-            if offset is None:
-                return
-
     # --- what measuring needs -------------------------------------------------
 
     def vector_of(self, searched: Searched, key: Key) -> Vector | None:
@@ -378,40 +365,7 @@ class QdrantSearch:
         return [(key, said) for key, said in told if said.strip()][:n]
 
     def _drawn(self, spot: _Spot, n: int, seed: int, vectors: bool | Sequence[str]) -> list[Point]:
-        """Return some points, spread over the collection, the same for the same seed.
-
-        Ids that are no numbers lie at random, so a page from anywhere is a sample; of
-        small collections all ids are read and drawn from.
-        """
-        draw = random.Random(seed)  # noqa: S311 - no secret
-        wanted = 2 * n + 50
-        if (spot.searched.rows or 0) <= _SMALL:
-            ids = [p.id for page in self._ids(spot) for p in page]
-        else:
-            ids = []
-            for _ in range(40):  # some from each of forty places
-                ids += self._from(spot, draw, -(-wanted // 40))
-        chosen = draw.sample(ids, min(len(ids), wanted))
-        read = self._engine.retrieve(spot.collection, chosen, payload=True, vectors=vectors)
-        by_id = {p.id: p for p in read}
-        return [by_id[i] for i in chosen if i in by_id]
-
-    def _ids(self, spot: _Spot) -> Iterator[list[Point]]:
-        offset: PointId | None = None
-        while True:
-            points, offset = self._engine.scroll(spot.collection, _PAGE, offset, payload=False, vectors=False)
-            yield points
-            if offset is None:
-                return
-
-    def _from(self, spot: _Spot, draw: random.Random, n: int) -> list[PointId]:
-        points, _ = self._engine.scroll(spot.collection, 1, None, payload=False, vectors=False)
-        if points and isinstance(points[0].id, int):
-            offset: PointId = draw.randrange(max(spot.searched.rows or 1, 1))
-        else:
-            offset = f"{draw.getrandbits(32):08x}-0000-0000-0000-000000000000"
-        page, _ = self._engine.scroll(spot.collection, n, offset, payload=False, vectors=False)
-        return [p.id for p in page]
+        return drawing.drawn(self._engine, spot.collection, spot.searched.rows or 0, n, seed, vectors)
 
     def health(self, searched: Searched) -> Health:
         """See `Searchable.health`."""
@@ -419,29 +373,9 @@ class QdrantSearch:
             store, known = aside
             return store.health(known)
         spot = self._spot(searched)
-        info, problems = self._info(spot), []
         if spot.vector is None:
             return Health(None)
-        params = info.settings["params"].get("vectors") or {}
-        here = params if "size" in params else params.get(spot.vector.name) or {}
-        distance = str(here.get("distance") or "")
-        metric = next((m for m in Metric if m.value == distance.lower()), None)
-        if metric is not searched.metric:
-            problems.append(
-                f"{spot.vector.name} is kept for {distance or 'nothing'}, the vectors are compared by {searched.metric.value}"
-            )
-        hnsw = {**(info.settings.get("hnsw_config") or {}), **(here.get("hnsw_config") or {})}
-        threshold = (info.settings.get("optimizer_config") or {}).get("indexing_threshold")
-        off = hnsw.get("m") == 0 or threshold == 0
-        if off and info.points > _SMALL:
-            problems.append(f"no vector index: each query compares all {info.points:,} vectors")
-        if info.status != "green":
-            problems.append(f"the collection is {info.status}: its index is not finished")
-        elif not off and 0 < info.indexed < info.points * _PART_INDEXED and info.points > _SMALL:
-            problems.append(f"{info.indexed:,} of {info.points:,} points are indexed")
-        if info.trouble is not None:
-            problems.append(info.trouble)
-        return Health(None if off else "HNSW", metric, info.indexed, None, tuple(problems))
+        return health_of(self._info(spot), spot.vector.name, searched.metric)
 
     # --- the knowledge graph --------------------------------------------------
 
@@ -471,7 +405,6 @@ class QdrantSearch:
 
 _LOOKED_AGAIN = "Qdrant's own filter is a little wider: what it found was checked row by row"
 _TIES = 20  # hits of equal scores that may stand on the last place
-_PART_INDEXED = 0.5  # segments below the threshold are compared one by one, and that is as it should be
 
 
 def _filtered(translated: Translated) -> Json:

@@ -9,6 +9,7 @@ import pytest
 from migrate import api, config
 from migrate.config import QdrantSettings
 from migrate.search import open_searchable
+from migrate.search.qdrant import drawing
 from tests.search.contract_search import CHECKS, Check, Stand, make
 
 
@@ -29,3 +30,14 @@ def stand(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_a_folder(stand: Stand, check: Check) -> None:
     check(stand)
+
+
+def test_of_a_large_collection_some_points_of_many_places_are_drawn(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drawing, "_SMALL", 5)
+    for name, least in (("notes", 20), ("papers", 5)):  # ids that are UUIDs, and numbers
+        table = stand.table(name)
+        once, again = stand.store.sample(table, 20, 1), stand.store.sample(table, 20, 1)
+        assert [key for key, _ in once] == [key for key, _ in again]
+        assert len({key for key, _ in once}) == len(once) >= least
