@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from migrate import api, engine
 from migrate.config import PineconeSettings
-from migrate.errors import ConfigError
+from migrate.errors import ConfigError, MissingExtraError
 from tests.contract_kit import BoomError, Failing
 
 DDL = """
@@ -159,3 +160,13 @@ def test_files_need_the_name_of_an_index_and_no_key(monkeypatch: pytest.MonkeyPa
     found = config.parse("pinecone:brain?bulk=./files")
     assert isinstance(found, PineconeSettings)
     assert (found.bulk, found.api_key, str(found)) == ("./files", None, "pinecone:brain?bulk=./files")
+
+
+def test_a_missing_package_is_told_with_what_mends_it(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "migrate.backends.pinecone.bulk", raising=False)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(MissingExtraError, match="pyarrow") as raised:
+        api.migrate(source, at(tmp_path))
+    assert raised.value.hint == "pip install 'memlift[pinecone,parquet]'"
