@@ -25,6 +25,7 @@ from migrate.hnsw import container
 
 SUFFIX = ".hnsw"
 _BUILDING = ".building"
+_MAPS = (".map.json", ".meta.json")  # that AgentOS writes beside its indexes
 _CLOCK_TICK_S = 0.02  # a second change within one tick of the kernel's clock may leave all times as they are
 
 
@@ -59,6 +60,8 @@ def spot(store: Path, table: str, column: str) -> Spot:
     owner = Owner(store.name, table, column)
     usual, named = usual_path(store), named_path(store, table, column)
     kinds = {path: _kind(path, owner) for path in (usual, named)}
+    if kinds[usual] == "free" and any(os.path.lexists(f"{usual}{s}") for s in _MAPS):
+        kinds[usual] = "strange"  # the index of that map is gone, and ours must not be taken for it
     for path in (named, usual):
         if kinds[path] == "ours":
             return Spot(path, True, usual if kinds[usual] == "strange" else None)

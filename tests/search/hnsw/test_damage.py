@@ -164,6 +164,12 @@ def test_the_frameworks_own_index_is_left_alone(sidecar: Path, rows: Rows) -> No
     assert sidecar.with_name("brain.sqlite.memories-embedding.hnsw").exists()
 
 
+def test_a_map_whose_index_is_gone_is_not_given_ours(sidecar: Path, rows: Rows) -> None:
+    sidecar.rename(sidecar.with_name("brain.hnsw.map.json"))
+    answers(sidecar, rows)
+    assert not sidecar.exists()
+
+
 def test_a_pipe_or_a_folder_of_its_name_is_left_alone(sidecar: Path, rows: Rows) -> None:
     sidecar.unlink()
     os.mkfifo(sidecar)
