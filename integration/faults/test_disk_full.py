@@ -69,3 +69,27 @@ def test_a_full_disk_of_a_postgres_target_stops_the_run_until_there_is_room(
         database.run("DROP SCHEMA IF EXISTS store CASCADE")
         database.run(f"ALTER DATABASE {name} RESET default_tablespace")
         postgres.main.run("DROP TABLESPACE small")
+
+
+def _vectors(db: sqlite3.Connection) -> None:
+    db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, embedding BLOB, v BLOB)")
+    for i in range(4000):
+        vector = stores.vector(*(float(i + k % 7) for k in range(512)))
+        db.execute("INSERT INTO t VALUES (?, ?, randomblob(3000))", (i, vector))
+
+
+def test_a_full_disk_of_an_embedded_qdrant_stops_the_run_until_there_is_room(
+    tmp_path: Path, small_disk: Callable[[str], Path]
+) -> None:
+    """The engine maps its files, so the kernel ends it (SIGBUS) where a page has no room."""
+    source = stores.made(tmp_path / "a.sqlite", _vectors)
+    target = f"qdrant:{small_disk('50m')}/store?sidecar={tmp_path}/side.sqlite"
+    ended = run(source, target, commit_bytes=1_000_000)
+    assert ended.status == 1, ended.said
+    assert "disk is full" in ended.said["message"]
+    assert "make room" in ended.said["hint"]
+    small_disk("600m")
+    ended = run(source, target, commit_bytes=1_000_000)
+    assert ended.status == 0, ended.said
+    assert ended.said["report"]["resumed"]
+    assert ended.said["report"]["verified"]

@@ -14,6 +14,7 @@ import contextlib
 import json
 import marshal
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -150,9 +151,15 @@ class EdgeEngine:
         process.trouble = process.trouble or error
         return None
 
-    def _gone(self, process: _Process) -> TransientError:
+    def _gone(self, process: _Process) -> BackendError:
         """Return the error of a process that ended by itself."""
         code = process.end()
+        if code == -signal.SIGBUS:  # a page of a mapped file that no disk could be found for
+            return BackendError(
+                "Qdrant's engine ended for want of room: the disk is full",
+                hint="make room and run the same command again, it goes on from its checkpoint",
+                store=self.describe(),
+            )
         return TransientError(
             f"the process of Qdrant's engine ended with {code}",
             hint="is there memory left?",
