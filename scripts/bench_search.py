@@ -246,7 +246,11 @@ def measure_open(folder: Path, n: int, dim: int, rounds: int) -> dict[str, Any]:
     queries = make(path, "clusters", n, dim)
     asking = Asking(path)
     say("building an index to open")
-    with patch.object(build, "Shape", partial(Shape, ef_construction=8)):
+    with (
+        patch.object(build, "Shape", partial(Shape, ef_construction=8)),
+        patch.object(build, "WANTED_RECALL", 0),
+        patch.object(build, "WANTED_DISTURBED", 0),
+    ):
         assert asking.sidecar().bring_up_to_date()
     del asking
     gc.collect()
@@ -262,18 +266,16 @@ def measure_open(folder: Path, n: int, dim: int, rounds: int) -> dict[str, Any]:
         if not remembering:
             places.memory(file).unlink(missing_ok=True)
         one = Asking(path)
-        before.append(timed(lambda: one(queries[0])))
-        assert one.nearest._sidecars, "the index was not asked"
+        before.append(timed(lambda: answers.append(one(queries[0]).how)))
         gc.collect()
 
     before: list[float] = []
-    one = Asking(path)
-    assert one(queries[0]).how == "HNSW sidecar"
-    del one
+    answers: list[str] = []
     baseline, _ = best(rounds, read_and_hash, lambda: opened(False))
     first = min(before)
     before.clear()
     best(rounds, lambda: opened(True))
+    assert set(answers) == {"HNSW sidecar"}, answers
     return {
         "rows": n,
         "bytes": file.stat().st_size,

@@ -208,7 +208,7 @@ def _state(shape: Shape, arrays: Arrays, elements: Any, levels: Any) -> dict[str
         "max_M0": 2 * shape.m,
         "M": shape.m,
         "mult": 1 / float(np.log(shape.m)),
-        "ef_construction": shape.ef_construction,
+        "ef_construction": max(shape.ef_construction, shape.m),  # as hnswlib takes it
         "ef": 10,
         "has_deletions": bool((elements["flags"] & _DELETED).any()),
         "size_links_per_element": shape.upper.itemsize,

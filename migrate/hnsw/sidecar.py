@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -30,6 +32,16 @@ _WRITTEN_AT_ONCE = 64 * 2**20
 _LASTING_SHARE = 1000
 _SETTLING_TRIES = 5
 _SETTLING_S = 0.03
+
+
+_running: WeakSet[Sidecar] = WeakSet()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """End what is under way: hnswlib's threads abort a process that ends before they do."""
+    for sidecar in list(_running):
+        sidecar.close(wait=False)
 
 
 class StoppedError(Exception):
@@ -99,6 +111,7 @@ class Sidecar:
             return
         self._tried = (state, time.monotonic() + _AGAIN_S)
         self._thread = Thread(target=self._in_background, name=f"sidecar of {self._here.name}", daemon=True)
+        _running.add(self)
         self._thread.start()
 
     def _in_background(self) -> None:

@@ -223,3 +223,19 @@ def test_a_program_that_ends_tells_what_it_waits_for(store: Path) -> None:
     asking.close()
     assert said == ["bringing brain.hnsw up to date; Ctrl-C leaves it for another time"]
     assert store.with_name("brain.hnsw").exists()
+
+
+def test_a_program_that_just_ends_ends_cleanly(tmp_path: Path, home: Path) -> None:
+    path = tmp_path / "brain.sqlite"
+    fill(path, vectors(6000, 64))
+    code = _SEARCH.split("rows =")[0] + "asking.near(np.ones(64))"
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, str(path)],
+        cwd=ROOT,
+        env={**os.environ, "MEMLIFT_HOME": str(home)},
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, b"", b"")
+    assert not list(tmp_path.glob("*.building"))
