@@ -2,10 +2,10 @@
 
     0      magic, version, place and length of the manifest, SHA-256 of the manifest
     4096   the sections, one after the other
-    ...    the manifest: JSON with the SHA-256 of each 16 MB of each section
+    ...    the manifest: JSON with the SHA-256 of each half of each section
 
 What was hashed is what is used: a section is read into memory of our own, and
-hashed there by all processors while the next part is read.
+hashed there while it becomes an index, which nobody may ask before.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,7 @@ MAGIC = b"memlift HNSW\r\n\x1a\0"
 VERSION = 1
 _HEAD = struct.Struct("<16sII QQ 32s")
 _BODY_AT = 4096
-_PART_BYTES = 16 * 2**20
+_CHUNK_BYTES = 16 * 2**20
 _MOST_MANIFEST = 64 * 2**20
 
 
@@ -57,13 +58,12 @@ def write(descriptor: int, told: Mapping[str, Any], sections: Mapping[str, Bytes
     with ThreadPoolExecutor(_workers()) as pool:
         hashes: dict[str, list[Future[str]]] = {}
         for name, data in sections.items():
-            flat = np.ascontiguousarray(data).view(np.uint8).reshape(-1).data
-            parts = [flat[i : i + _PART_BYTES] for i in range(0, len(flat), _PART_BYTES)]
-            hashes[name] = [pool.submit(_sha256, part) for part in parts]
+            flat = np.ascontiguousarray(data).view(np.uint8).reshape(-1)
+            hashes[name] = [pool.submit(_sha256, part) for part in _parts(flat)]
             listed[name] = {"offset": at, "length": len(flat)}
-            for part in parts:
-                _write_all(descriptor, part, at)
-                at += len(part)
+            for chunk in _cut(flat, _CHUNK_BYTES):
+                _write_all(descriptor, chunk, at)
+                at += len(chunk)
         for name, found in hashes.items():
             listed[name]["parts"] = [f.result() for f in found]
     text = json.dumps({**told, "sections": listed}, sort_keys=True).encode()
@@ -99,31 +99,72 @@ def manifest(descriptor: int) -> Manifest:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise BrokenError("its manifest makes no sense") from None
     for offset, size, parts in sections.values():
-        if offset < _BODY_AT or size < 0 or offset + size > at or len(parts) != -(-size // _PART_BYTES):
+        if offset < _BODY_AT or size < 0 or offset + size > at or len(parts) != -(-size // _part_bytes(size)):
             raise BrokenError("its manifest makes no sense")
     return Manifest(told, sections, root.hex())
 
 
-def read(descriptor: int, found: Manifest, *, trusted: bool) -> dict[str, Bytes]:
-    """Read the sections into memory. Raises BrokenError where a hash is not theirs, unless `trusted`."""
-    sections: dict[str, Bytes] = {}
+class Read:
+    """A file's sections in memory, while they are still being hashed."""
+
+    def __init__(self, sections: dict[str, Bytes], checks: list[tuple[Future[str], str]]) -> None:
+        self.sections, self._checks = sections, checks
+
+    def verify(self) -> None:
+        """Raise BrokenError where a hash is not that of the manifest; nothing may be asked of the bytes before."""
+        if any(check.result() != wanted for check, wanted in self._checks):
+            raise BrokenError("its hash is not that of its manifest")
+
+
+@contextmanager
+def reading(descriptor: int, found: Manifest, *, trusted: bool) -> Iterator[Read]:
+    """Read the sections into memory; the hashes are computed meanwhile and after, none where `trusted`.
+
+    Raises BrokenError for a file that ends too early, OSError.
+    """
+    sections = {name: np.empty(length, np.uint8) for name, (_, length, _) in found.sections.items()}
     checks: list[tuple[Future[str], str]] = []
     with ThreadPoolExecutor(_workers()) as pool:
-        for name, (offset, length, parts) in found.sections.items():
-            data = sections[name] = np.empty(length, np.uint8)
-            for part, (i, wanted) in zip(_parts(data), enumerate(parts), strict=True):
-                if not _read_all(descriptor, part, offset + i * _PART_BYTES):
-                    raise BrokenError("it is cut off")
-                if not trusted:
-                    checks.append((pool.submit(_sha256, part), wanted))
-        if any(check.result() != wanted for check, wanted in checks):
-            raise BrokenError("its hash is not that of its manifest")
-    return sections
+        try:
+            reads = [
+                pool.submit(_read_all, descriptor, chunk, offset + i * _CHUNK_BYTES)
+                for name, (offset, _, _) in found.sections.items()
+                for i, chunk in enumerate(_cut(sections[name], _CHUNK_BYTES))
+            ]
+            if not all(read.result() for read in reads):
+                raise BrokenError("it is cut off")
+            if not trusted:
+                for name, (_, _, hashes) in found.sections.items():
+                    parts = zip(_parts(sections[name]), hashes, strict=True)
+                    checks += [(pool.submit(_sha256, part), wanted) for part, wanted in parts]
+            yield Read(sections, checks)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
-def _parts(data: Bytes) -> Iterator[memoryview]:
-    for i in range(0, len(data), _PART_BYTES):
-        yield data[i : i + _PART_BYTES].data
+def read(descriptor: int, found: Manifest, *, trusted: bool) -> dict[str, Bytes]:
+    """Read the sections into memory, and wait for their hashes. Raises BrokenError, OSError."""
+    with reading(descriptor, found, trusted=trusted) as read:
+        read.verify()
+        return read.sections
+
+
+def _parts(data: Bytes) -> list[memoryview]:
+    """Cut a section into what is hashed in one piece."""
+    return _cut(data, _part_bytes(len(data)))
+
+
+def _part_bytes(length: int) -> int:
+    """Return half of a section, 16 MB at least.
+
+    In two parts, for a hash of a part is one call that needs nothing of Python: it goes on while
+    hnswlib, which lets nothing of Python run meanwhile, takes the bytes over.
+    """
+    return max(_CHUNK_BYTES, -(-length // 2))
+
+
+def _cut(data: Bytes, size: int) -> list[memoryview]:
+    return [data[i : i + size].data for i in range(0, len(data), size)]
 
 
 def _sha256(part: memoryview) -> str:

@@ -325,10 +325,13 @@ class Sidecar:
                     return False
                 before = places.identity(descriptor)
                 trusted = known is not None and (known.identity, known.root) == (before, found.root)
-                sections = container.read(descriptor, found, trusted=trusted)
-                if trusted and places.identity(descriptor) != before:
-                    raise BrokenError("it was written while it was read")
-            index = self._understood(found, sections, trusted=trusted)
+                with container.reading(descriptor, found, trusted=trusted) as read:
+                    if trusted and places.identity(descriptor) != before:
+                        raise BrokenError("it was written while it was read")
+                    try:
+                        index = self._understood(found, read.sections, trusted=trusted)
+                    finally:
+                        read.verify()
         except (BrokenError, DamagedError, container.NotOursError, OSError) as exc:
             self.note = f"{spot.path.name} was of no use ({exc}) and is made anew"
             return False
