@@ -16,6 +16,7 @@ DOCUMENTS = (
     "README.md",
     "docs/migrating.md",
     "docs/search.md",
+    "docs/hnsw.md",
     "docs/tiers.md",
     "docs/parity.md",
     "docs/architecture.md",

@@ -93,8 +93,8 @@ def near(
         return None
     last = float(distances[wanted - 1])
     scale = 1.0 if asked.metric is Metric.COSINE else 1.0 + asked.length**2
-    within = distances.astype(np.float64) <= last + _ROUNDING * (abs(last) + scale)
-    rowids = index.rowids[labels[within]]
+    within = np.searchsorted(distances.astype(np.float64), last + _ROUNDING * (abs(last) + scale), "right")
+    rowids = index.rowids[labels[:within]]
     return _scored(at, searched, column, asked, k, rowids, held)
 
 
