@@ -142,13 +142,6 @@ def reading(descriptor: int, found: Manifest, *, trusted: bool) -> Iterator[Read
             pool.shutdown(cancel_futures=True)
 
 
-def read(descriptor: int, found: Manifest, *, trusted: bool) -> dict[str, Bytes]:
-    """Read the sections into memory, and wait for their hashes. Raises BrokenError, OSError."""
-    with reading(descriptor, found, trusted=trusted) as read:
-        read.verify()
-        return read.sections
-
-
 def _parts(data: Bytes) -> list[memoryview]:
     """Cut a section into what is hashed in one piece."""
     return _cut(data, _part_bytes(len(data)))

@@ -48,6 +48,13 @@ def sidecar(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "brain.hnsw"
 
 
+def _read(descriptor: int) -> tuple[container.Manifest, dict[str, Any]]:
+    found = container.manifest(descriptor)
+    with container.reading(descriptor, found, trusted=False) as read:
+        read.verify()
+        return found, read.sections
+
+
 def answers(sidecar: Path, rows: Rows) -> None:
     """Check answers before, while and after the sidecar is mended; in the end it is sound."""
     asking = Asking(sidecar.with_name("brain.sqlite"))
@@ -80,8 +87,7 @@ def test_flipped_bits_are_noticed_wherever_they_are(sidecar: Path, rows: Rows) -
         sidecar.write_bytes(damaged)
         with places.opened(sidecar) as descriptor:
             try:
-                found = container.manifest(descriptor)
-                sections = container.read(descriptor, found, trusted=False)
+                sections = _read(descriptor)[1]
             except (container.NotOursError, container.BrokenError):
                 continue
         # Bytes that say nothing: what is left of the first page, and what rounds sections up.
@@ -134,8 +140,7 @@ def test_damage_to_a_file_that_had_proved_sound_is_noticed(sidecar: Path, rows: 
 @pytest.mark.parametrize("change", ["dim", "metric", "hnswlib", "store"])
 def test_a_manifest_of_something_else_is_not_believed(change: str, sidecar: Path, rows: Rows) -> None:
     with places.opened(sidecar) as descriptor:
-        found = container.manifest(descriptor)
-        sections = container.read(descriptor, found, trusted=False)
+        found, sections = _read(descriptor)
     other = {"dim": DIM * 2, "metric": "euclid", "hnswlib": "0.7.0", "store": "gone.sqlite"}[change]
     with open(sidecar, "r+b") as file:
         container.write(file.fileno(), {**found.told, change: other}, sections)
