@@ -30,7 +30,9 @@ def test_the_commands_of_the_guide_run_in_order(emulator: PineconeEmulator, tmp_
             [bash, "-euc", block.commands], cwd=folder, env=env, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
-    assert len(list((tmp_path / "home" / "sidecars").glob("*.sqlite"))) == 1  # of the files; the rest was undone
+    assert (
+        len(list((tmp_path / "home" / "sidecars").glob("*.sqlite"))) == 1
+    )  # of the files; the rest was undone
     assert (folder / "files" / "brain" / "memory_traces").is_dir()
 
 
