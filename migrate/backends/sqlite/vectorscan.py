@@ -123,26 +123,17 @@ def span(
     if rowid is None:
         raise ValueError(f"{here.name} has no rowids")
     name = f"t.{ident(column.name)}"
+    rows = f"FROM {ident(here.name)} AS t WHERE t.{rowid} >= ? ORDER BY t.{rowid} LIMIT {cells.at_once}"
     good = f"typeof({name}) = 'blob' AND length({name}) = {cells.bytes}" if utf8 else "0"
-    source = (
-        f" FROM (SELECT t.{rowid} AS id, {name if utf8 else 'NULL'} AS cell, {good} AS good FROM {ident(here.name)} AS t"
-        f" WHERE t.{rowid} >= ? ORDER BY t.{rowid} LIMIT {cells.at_once})"
-    )
-    n, least, last, whole, packed = connection.execute(
-        "SELECT count(*), min(id), max(id), coalesce(sum(good), 0),"
-        f" {"CAST(group_concat(cell, '') FILTER (WHERE good) AS BLOB)" if utf8 else 'NULL'}{source}",
+    joined = "group_concat(id) FILTER (WHERE good), CAST(group_concat(cell, '') FILTER (WHERE good) AS BLOB)"
+    n, last, whole, ids, packed = connection.execute(
+        f"SELECT count(*), max(id), coalesce(sum(good), 0), {joined if utf8 else 'NULL, NULL'}"
+        f" FROM (SELECT t.{rowid} AS id, {name if utf8 else 'NULL'} AS cell, {good} AS good {rows})",
         (first,),
     ).fetchone()
-    if whole == n and n and last - least == n - 1:
-        ids = np.arange(least, last + 1, dtype=np.int64)  # a list of them would be a tenth of the work
-    elif whole:
-        (text,) = connection.execute(
-            f"SELECT group_concat(id) FILTER (WHERE good){source}", (first,)
-        ).fetchone()
-        ids = np.fromstring(text, np.int64, sep=",")
     pieces = []
     if whole:
-        pieces.append(cells.piece(ids, packed))
+        pieces.append(cells.piece(np.fromstring(ids, np.int64, sep=","), packed))
     if whole < n:
         where = f"t.{rowid} BETWEEN ? AND ? AND NOT ({good})"
         pieces += _by_row(connection, here, rowid, cells, (where, (first, last)))
