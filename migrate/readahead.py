@@ -14,7 +14,7 @@ from migrate.batch import Batch, ExactCell
 from migrate.fit import size_of
 from migrate.schema import Table
 
-_LOOK_S = 0.1  # of work, before it is told who waits
+_LOOK_S = 0.02  # of work, before it is told who waits
 _WAITS = 0.5  # the share of its time that a side which waits spends without the processor
 
 T = TypeVar("T")
