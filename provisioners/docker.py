@@ -28,6 +28,7 @@ from provisioners.engine import (
 from provisioners.errors import NotReadyError, ProvisionError
 from provisioners.pgtuning import MIB
 
+PORT_PATIENCE_S = 3.0  # that a port we had before may need to become free again
 _ROUNDS = 8  # looks at the engine: each takes one step, and a racing process may undo one
 _IN_CONTAINER = Path("/.dockerenv")
 
@@ -95,7 +96,7 @@ class DockerStore(OwnedContainer):
 
     def _start_again(self, container: Container) -> Container | None:
         try:
-            self.engine.start(container.id)
+            self._start(container.id)
         except PortTakenError:
             taken = [port for _, port in container.ports.values()]
             self.say(
@@ -105,6 +106,17 @@ class DockerStore(OwnedContainer):
             self.access.update(ports=None, avoid=taken)
             return None
         return self.engine.container(self.container_name)
+
+    def _start(self, made: str) -> None:
+        """Start a container. The ports of one that has just ended are free a moment later, and an address is kept."""
+        until = time.monotonic() + (PORT_PATIENCE_S if self.access.entry().get("ports") else 0)
+        while True:
+            try:
+                return self.engine.start(made)
+            except PortTakenError:
+                if time.monotonic() >= until:
+                    raise
+            time.sleep(PORT_PATIENCE_S / 10)
 
     def _heal(self, container: Container) -> Container | None:
         """The engine calls it unhealthy: our own query decides, and one restart is tried."""
@@ -158,7 +170,7 @@ class DockerStore(OwnedContainer):
             spec = self._spec(reference, image, major, volume.name)
             self.say(f"[5/7] starting {reference} as {self.container_name}")
             made = self.engine.create(spec)
-            self.engine.start(made)
+            self._start(made)
             container = self.engine.container(self.container_name)
             if container is not None:
                 self._facts = self._make_ready(container, fresh=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fake_engine import NAME, PG16, FakeEngine, said, store
 
+from provisioners import docker as docker_store
 from provisioners import ready, saved
 from provisioners.engine import Container
 from provisioners.errors import NotReadyError, ProvisionError
@@ -173,7 +174,20 @@ def test_a_port_taken_between_look_and_start_leaves_one_container(engine: FakeEn
     assert engine.calls.count(f"remove {NAME}") == 1
 
 
-def test_a_port_taken_while_stopped_is_replaced_on_the_same_data(engine: FakeEngine) -> None:
+def test_a_port_that_is_let_go_of_a_moment_later_is_kept(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = store(engine).up()
+    store(engine).stop()
+    engine.busy = {5432}
+    monkeypatch.setattr(docker_store.time, "sleep", lambda seconds: engine.busy.clear())
+    assert store(engine).up().url == first.url
+
+
+def test_a_port_taken_while_stopped_is_replaced_on_the_same_data(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_store, "PORT_PATIENCE_S", 0.01)
     first = store(engine).up()
     store(engine).stop()
     engine.busy = {5432}
