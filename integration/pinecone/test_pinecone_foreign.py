@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
@@ -21,8 +23,9 @@ from integration.pinecone.backend_kit import (
 from integration.pinecone_emulator import PineconeEmulator
 from migrate import api
 from migrate.backends.pinecone import reading
+from migrate.backends.pinecone.plane import Plane
 from migrate.config import PineconeSettings, QdrantSettings
-from migrate.errors import ConfigError
+from migrate.errors import ConfigError, MigrateError
 from migrate.schema import Kind
 
 METADATA: list[dict[str, Any]] = [
@@ -273,3 +276,48 @@ def test_an_index_that_is_not_there_and_a_wrong_key_are_told_in_a_line(
             with pytest.raises(ConfigError, match="API key") as raised:
                 api.migrate(settings, tmp_path / "m.sqlite")
             assert "wrong-key" not in str(raised.value)
+
+
+def test_many_small_namespaces_are_read_side_by_side_and_given_in_order(
+    emulator: PineconeEmulator, sdk: Pinecone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_index(emulator, "tenants", dimension=2)
+    wanted = []
+    with sdk.index(name="tenants") as index:
+        for n in range(24):
+            many = 30 if n == 9 else 3  # one that is read by itself
+            ids = [f"r{i:02}" for i in range(many)]
+            index.upsert(vectors=[Vector(id=i, values=[1.0, n]) for i in ids], namespace=f"t{n:02}")
+            wanted += [(f"t{n:02}", i) for i in ids]
+    monkeypatch.setattr(reading, "SMALL", 3)
+    monkeypatch.setattr(sys.modules["migrate.backends.pinecone.source"], "SMALL", 3)
+    under_way, most, lock, listed = 0, 0, Lock(), Plane.listed
+
+    def counted(plane: Plane, *args: Any) -> Any:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        try:
+            return listed(plane, *args)
+        finally:
+            with lock:
+                under_way -= 1
+
+    monkeypatch.setattr(Plane, "listed", counted)
+    emulator.faults.add(path="/vectors/list", delay_s=0.02)
+    with api.opened_source(at(emulator, "tenants")) as source:
+        (table,) = source.tables()
+        batches = list(source.batches(table, size=2))
+        assert 1 < most <= reading.LANES
+        emulator.faults.clear()
+        assert [row[:2] for batch in batches for row in batch.rows] == wanted
+        for n in (0, 20, len(batches) - 2):
+            seen = sum(len(b.rows) for b in batches[: n + 1])
+            rest = source.batches(table, size=2, after=batches[n].cursor)
+            assert [row[:2] for batch in rest for row in batch.rows] == wanted[seen:]
+        left = source.batches(table, size=2)
+        next(left)
+        emulator.faults.add(path="/vectors/list", status=403)
+        with pytest.raises(MigrateError):
+            list(left)

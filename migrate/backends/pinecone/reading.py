@@ -2,19 +2,21 @@
 
 Pages come one after another, each with the token of the next, so that listing is what a large
 namespace waits for. There ids are listed by their first character instead, several at a time: ids
-come in order within a prefix, and prefixes are taken in order, so the rows are the same.
+come in order within a prefix, and prefixes are taken in order, so the rows are the same. Many
+small namespaces would be waited for one by one; they are read side by side, and given in order.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from queue import Full, Queue
 from threading import Event
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from migrate.backends.pinecone.limits import LIST_PAGE
 from migrate.backends.pinecone.plane import Plane
@@ -23,7 +25,8 @@ from migrate.errors import BackendError, TransientError
 
 STREAMS = 6  # fetches under way at once
 LARGE = 20_000  # records, from which on ids are listed by prefix: 127 requests more, at the least
-LANES = 6  # prefixes listed at once
+SMALL = 500  # records, up to which whole namespaces are read side by side
+LANES = 6  # prefixes listed, or small namespaces read, at once
 PREFIXES = tuple(map(chr, range(1, 128)))  # ids are ASCII without NUL
 _AHEAD = 3  # groups of pages read ahead of the consumer
 _PAGES_AHEAD = 20  # of each prefix
@@ -45,6 +48,7 @@ class Read(NamedTuple):
 
 
 Page = tuple[list[str], Place]
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -143,52 +147,57 @@ def _pages(plane: Plane, namespace: str, limit: int, at: Place) -> Generator[Pag
         token = following
 
 
-# --- by prefix ------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Lane:
-    """The pages of one prefix, listed in a thread: None after the last, or what went wrong."""
-
-    start: Place
-    pages: Queue[Page | BaseException | None] = field(default_factory=lambda: Queue(_PAGES_AHEAD))
+# --- several at a time ------------------------------------------------------------------
 
 
 def _by_prefix(plane: Plane, namespace: str, limit: int, at: Place) -> Generator[Page, None, None]:
-    lanes = [
-        _Lane(Place(at.after, at.token if p == at.prefix else None, p)) for p in PREFIXES if p >= at.after[:1]
-    ]
-    over = Event()
+    starts = [Place(at.after, at.token if p == at.prefix else None, p) for p in PREFIXES if p >= at.after[:1]]
+    return in_order([partial(_pages, plane, namespace, limit, start) for start in starts], ahead=_PAGES_AHEAD)
 
-    def fill(lane: _Lane) -> None:
+
+@dataclass(slots=True)
+class _Lane(Generic[T]):
+    """What one reading yields, made in a thread: None after the last, or what went wrong."""
+
+    read: Callable[[], Iterator[T]]
+    items: Queue[T | BaseException | None]
+
+    def fill(self, over: Event) -> None:
         try:
-            for page in _pages(plane, namespace, limit, lane.start):
-                if not _put(lane, page, over):
+            for item in self.read():
+                if not self._put(item, over):
                     return
-            _put(lane, None, over)
+            self._put(None, over)
         except BaseException as exc:  # raised again in the thread that reads
-            _put(lane, exc, over)
+            self._put(exc, over)
 
+    def _put(self, item: T | BaseException | None, over: Event) -> bool:
+        """Hand an item over; False where nobody reads any more."""
+        while not over.is_set():
+            try:
+                self.items.put(item, timeout=0.2)
+                return True
+            except Full:
+                continue
+        return False
+
+
+def in_order(readings: Sequence[Callable[[], Iterator[T]]], *, ahead: int) -> Generator[T, None, None]:
+    """Yield what readings yield, one after another, while up to LANES of them go on side by side.
+
+    ahead: items of each that wait to be taken, at most.
+    """
+    over = Event()
+    lanes: list[_Lane[T]] = [_Lane(reading, Queue(ahead)) for reading in readings]
     with ThreadPoolExecutor(LANES, thread_name_prefix="memlift list") as pool:
         try:
             for lane in lanes:
-                pool.submit(fill, lane)
+                pool.submit(lane.fill, over)
             for lane in lanes:
-                while (page := lane.pages.get()) is not None:
-                    if isinstance(page, BaseException):
-                        raise page
-                    yield page
+                while (item := lane.items.get()) is not None:
+                    if isinstance(item, BaseException):
+                        raise item
+                    yield item
         finally:
             over.set()
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _put(lane: _Lane, item: Page | BaseException | None, over: Event) -> bool:
-    """Hand a page over; False where nobody reads any more."""
-    while not over.is_set():
-        try:
-            lane.pages.put(item, timeout=0.2)
-            return True
-        except Full:
-            continue
-    return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from migrate.backends.pinecone import foreign
@@ -12,7 +13,7 @@ from migrate.backends.pinecone.choosing import indexes_of
 from migrate.backends.pinecone.indexes import Mark, sidecar_of
 from migrate.backends.pinecone.names import BOOKS, Form, Spot
 from migrate.backends.pinecone.plane import Plane, Stats
-from migrate.backends.pinecone.reading import STREAMS, Place, read
+from migrate.backends.pinecone.reading import SMALL, STREAMS, Place, Read, in_order, read
 from migrate.backends.pinecone.shape import Shape, beside
 from migrate.backends.pinecone.wire import Record
 from migrate.backends.sidecar import Reading, exists, open_reading
@@ -228,14 +229,20 @@ class PineconeSource:
 
     def _records(self, spot: Spot, table: Table, size: int, at: dict[str, Any]) -> Iterator[Batch]:
         plane, begin = self._indexes.plane(spot.index), at.get("namespace", "")
-        for namespace in self._namespaces(spot):
-            if namespace < begin:
-                continue
+        counts = self._told(spot.index).counts
+
+        def whole(namespace: str) -> Iterator[tuple[str, Read]]:
             place = Place()
             if namespace == begin and "after" in at:
                 place = Place(at["after"], at.get("token"), at.get("prefix", ""))
-            records = self._told(spot.index).counts.get(namespace, 0)
-            for part in read(plane, namespace, size, place, records=records):
+            for part in read(plane, namespace, size, place, records=counts.get(namespace, 0)):
+                yield namespace, part
+
+        names = [n for n in self._namespaces(spot) if n >= begin]
+        for small, some in itertools.groupby(names, lambda name: counts.get(name, 0) <= SMALL):
+            readings = [partial(whole, name) for name in some]
+            one_by_one = itertools.chain.from_iterable(reading() for reading in readings)
+            for namespace, part in in_order(readings, ahead=1) if small else one_by_one:
                 if part.records:
                     cursor = {"namespace": namespace, **part.place._asdict()}
                     yield Batch(table, self._rows(table, part.records), cursor)
