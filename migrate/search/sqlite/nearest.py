@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from migrate.backends.sqlite.names import ident
 from migrate.backends.sqlite.vectorscan import can_scan
 from migrate.errors import ConfigError
 from migrate.hnsw import graph, settings
@@ -77,7 +78,7 @@ class Nearest:
                 return Nearby(found, SIDECAR)
         compared = self._exact.search(at, searched, column, asked, k, allowed)
         notes = _notes(searched, compared)
-        if not exact and self._means.hnsw and _is_large(searched, compared, filtered=allowed is not None):
+        if not exact and self._means.hnsw and _is_large(at, searched, compared, filtered=allowed is not None):
             notes = (*self._prepared(sidecar, at, searched), *notes)
         return Nearby(compared.found, EVERY_VECTOR, notes)
 
@@ -144,11 +145,15 @@ class Nearest:
         self._exact.forget()
 
 
-def _is_large(searched: Searched, compared: Compared, *, filtered: bool) -> bool:
-    """Whether a table may have enough vectors for a sidecar; what a filter left out is not known here."""
+def _is_large(at: Reading, searched: Searched, compared: Compared, *, filtered: bool) -> bool:
+    """Whether a table may have enough vectors for a sidecar; those that a filter left out count as well."""
     if compared.total >= settings.BUILD_FROM or not filtered:
         return compared.total >= settings.BUILD_FROM
-    return searched.rows is None or searched.rows >= settings.BUILD_FROM
+    name, column = ident(at.at(searched).table.name), ident(_column(searched).name)
+    some = (
+        f"SELECT count(*) FROM (SELECT 1 FROM {name} WHERE {column} IS NOT NULL LIMIT {settings.BUILD_FROM})"
+    )
+    return bool(at.connection.execute(some).fetchone()[0] >= settings.BUILD_FROM)
 
 
 def _without(at: Reading, searched: Searched) -> str | None:

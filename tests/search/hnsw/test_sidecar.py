@@ -41,13 +41,16 @@ def both(asking: Asking, query: object, k: int = 10) -> str:
     return near.how
 
 
-@pytest.mark.parametrize(("n", "made"), [(999, False), (1000, True)])
-def test_it_is_made_from_a_thousand_vectors_on(n: int, made: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("allowed", [None, Allowed("t.rowid < 90")])
+@pytest.mark.parametrize(("n", "made"), [(998, False), (1000, True)])
+def test_it_is_made_from_a_thousand_vectors_on(
+    n: int, made: bool, allowed: Allowed | None, tmp_path: Path
+) -> None:
     path = tmp_path / "brain.sqlite"
     fill(path, vectors(n))
     change(path, "INSERT INTO memories VALUES ('none', '', NULL), ('other', '', x'00')")
     asking = Asking(path)
-    first = asking.near(np.ones(16))
+    first = asking.near(np.ones(16), allowed=allowed)
     assert first.how == EVERY
     assert ("brain.hnsw is being brought up to date" in first.notes) == made
     asking.close()
