@@ -78,19 +78,22 @@ class Ahead(Generic[T]):
     def _work(self) -> None:
         try:
             for item in self._items:
-                self._put((False, item))
+                if not self._put((False, item)):
+                    return
                 del item
             self._put((False, _END))
         except BaseException as exc:  # raised again in the thread that takes
             self._put((True, exc))
 
-    def _put(self, item: object) -> None:
+    def _put(self, item: object) -> bool:
+        """Hand an item over; False where nobody takes any more."""
         while not self._stop.is_set():
             try:
                 self._queue.put(item, timeout=0.2)
-                return
+                return True
             except Full:
                 continue
+        return False
 
 
 _END: Any = object()

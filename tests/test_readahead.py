@@ -74,9 +74,17 @@ def test_an_error_is_raised_where_the_items_are_taken(at: int) -> None:
 def test_a_taker_that_leaves_leaves_nothing_behind(after: int) -> None:
     seen: set[str] = set()
     threads = active_count()
-    with Ahead(numbers(1000, nap, seen), "numbers") as ahead:
+    made = 0
+
+    def counted() -> None:
+        nonlocal made
+        made += 1
+        nap()
+
+    with Ahead(numbers(1000, counted, seen), "numbers") as ahead:
         for n in ahead:
             if n == after:
                 break
     assert "closed" in seen
+    assert made <= after + 6  # nothing is read that nobody takes
     assert active_count() == threads
