@@ -23,7 +23,7 @@ from typing import Any
 
 from migrate import retry
 from migrate.auditing import audit
-from migrate.backends.base import Fit, Metered, Phase, Position, Source, Standing, Step, Target
+from migrate.backends.base import Fit, Metered, Packer, Phase, Position, Source, Standing, Step, Target
 from migrate.errors import (
     BackendError,
     ConfigError,
@@ -42,7 +42,7 @@ from migrate.sampling import compare_sample
 from migrate.schema import Table
 from migrate.verify import Marked, Outcome, compare, compare_counts
 
-COMMIT_BYTES = 24 * 2**20  # rows are committed at about this size,
+COMMIT_BYTES = 64 * 2**20  # rows are committed at about this size,
 COMMIT_S = 1.0  # or after this time, whichever comes first
 
 OnProgress = Callable[[int, int, str], None]
@@ -282,7 +282,8 @@ class Run:
         since = time.monotonic()
         fit, size_limit = self._fits[table.name], self.choices.batch_size
         items = prepared(self.source, table, fit, size_limit, at, self.target)
-        with Ahead(items, f"read {table.name}") as ahead:
+        waits = isinstance(self.target, Packer)  # for a server, while rows are packed
+        with Ahead(items, f"read {table.name}", waits=waits) as ahead:
             for batch, exact, n, bytes_ in ahead:
                 self.target.append(batch, exact)
                 hit("copy.append")

@@ -30,10 +30,13 @@ class Ahead(Generic[T]):
     (for a network, a disk) or the taker does (for a server), the rest is read ahead.
 
     depth: items read ahead at most; more only take memory that is not in the processor's cache.
+    waits: it is known that the taker waits, so that nothing needs to be looked at.
     """
 
-    def __init__(self, items: Generator[T, None, None], name: str, *, depth: int = 2) -> None:
-        self._items, self._name = items, name
+    def __init__(
+        self, items: Generator[T, None, None], name: str, *, depth: int = 2, waits: bool = False
+    ) -> None:
+        self._items, self._name, self._waits = items, name, waits
         self._queue: Queue[Any] = Queue(maxsize=depth)
         self._stop = Event()
         self._thread: Thread | None = None
@@ -51,7 +54,8 @@ class Ahead(Generic[T]):
         self._items.close()
 
     def __iter__(self) -> Iterator[T]:
-        yield from self._here()
+        if not (yield from self._here()):
+            return
         self._thread = Thread(target=self._work, name=self._name, daemon=True)
         self._thread.start()
         while True:
@@ -63,17 +67,18 @@ class Ahead(Generic[T]):
             yield item
             del item  # its memory serves the next one
 
-    def _here(self) -> Iterator[T]:
-        """Yield items made in this thread, until one of the two sides is seen to wait."""
+    def _here(self) -> Generator[T, None, bool]:
+        """Yield items made in this thread until one of the two sides is seen to wait; whether there may be more."""
         reading, taking = _Clock(), _Clock()
-        while not (reading.waits() or taking.waits()):
+        while not (self._waits or reading.waits() or taking.waits()):
             with reading:
                 item = next(self._items, _END)
             if item is _END:
-                return
+                return False
             with taking:
                 yield item
                 del item
+        return True
 
     def _work(self) -> None:
         try:
