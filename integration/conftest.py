@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `integration` is
 
 from integration.support.child import end_children, end_nursery
 from integration.support.servers import Database, Postgres, a_server
+from tests.no_skips import pytest_runtest_makereport  # noqa: F401 - a hook
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

