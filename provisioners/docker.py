@@ -180,23 +180,23 @@ class DockerStore(OwnedContainer):
         except PortTakenError:
             taken = [port for _, port in spec.ports.values()]
             self.say(f"a port of {taken} is in use: choosing another")
+            avoid = [*self.access.entry().get("avoid", []), *taken]
             self._undo(made, volume if is_new else None)
-            self.access.update(ports=None, avoid=[*self.access.entry().get("avoid", []), *taken])
+            self.access.update(ports=None, avoid=avoid)
             return None
         except NotReadyError:
             raise  # it runs, and may only be slow: what it is doing is not thrown away
         except BaseException:
             self._undo(made, volume if is_new else None)
-            if is_new:
-                self.access.forget({fingerprint(self.access.entry()["password"])})
             raise
 
     def _undo(self, made: str | None, volume: Volume | None) -> None:
-        """Remove what this call has made; not a volume that another container stands on by now."""
+        """Remove what this call has made, a volume with its secret; not one that another container stands on."""
         if made is not None:
             self.engine.remove(made)
         if volume is not None and self.engine.container(self.container_name) is None:
             self.engine.remove_volume(volume.name)
+            self.access.forget({volume.labels["memlift.secret"]})
 
     def _reference(self) -> str:
         """Return the image to use: the asked one, else that of the data at hand, else the pinned one.

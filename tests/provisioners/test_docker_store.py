@@ -172,6 +172,10 @@ def test_a_port_taken_between_look_and_start_leaves_one_container(engine: FakeEn
     assert ":5432/" not in endpoint.url
     assert [c.state for c in engine.boxes.values()] == ["running"]
     assert engine.calls.count(f"remove {NAME}") == 1
+    # The first volume went with its password: none is left behind that opens nothing.
+    assert "old" not in (saved.get(NAME) or {})
+    store(engine).down(volumes=True)
+    assert saved.load() == {}
 
 
 def test_a_port_that_is_let_go_of_a_moment_later_is_kept(
