@@ -6,7 +6,7 @@ import sqlite3
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -61,6 +61,7 @@ class Index:
     """A graph, and what its labels stand for.
 
     rowids, digests: by label; the digest is of the vector that was added. alive: not deleted.
+    count:   how many vectors it finds, which are those alive.
     width:   how many candidates a search for 10 weighs to find enough of them; None where no
              width found enough, so that the index is not to be used.
     recall:  that was measured with this width (or the widest).
@@ -72,11 +73,10 @@ class Index:
     alive: npt.NDArray[np.bool_]
     width: int | None
     recall: float
+    count: int = field(init=False)
 
-    @property
-    def count(self) -> int:
-        """Return how many vectors it finds."""
-        return int(np.count_nonzero(self.alive))
+    def __post_init__(self) -> None:
+        self.count = int(np.count_nonzero(self.alive))
 
     @property
     def bytes(self) -> int:
@@ -326,11 +326,13 @@ def apply(index: Index, changes: Changes, progress: Progress) -> None:
         index.rowids[label] = rowid
     index.graph.delete(changes.removed)
     index.alive[changes.removed] = False
+    index.count -= len(changes.removed)
     done = 0
     for piece in changes.pieces:
         index.graph.add(tame(index.graph.shape.metric, piece))
         index.rowids = np.concatenate([index.rowids, piece.ids])
         index.digests = np.concatenate([index.digests, digests_of(piece.rows)])
         index.alive = np.concatenate([index.alive, np.ones(len(piece.ids), np.bool_)])
+        index.count += len(piece.ids)
         done += len(piece.ids)
         progress(done, len(changes.added))

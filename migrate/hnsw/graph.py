@@ -95,7 +95,7 @@ class Graph:
 
     def __init__(self, shape: Shape, index: Any) -> None:
         self.shape, self._index = shape, index
-        self._least: int | None = None
+        self._width = 0  # that hnswlib was told last
 
     @classmethod
     def new(cls, shape: Shape, room: int) -> Graph:
@@ -124,20 +124,26 @@ class Graph:
             self._index.mark_deleted(int(label))
 
     def ask(
-        self, vector: npt.NDArray[np.float32], width: int, allowed: Callable[[int], bool] | None = None
+        self,
+        vector: npt.NDArray[np.float32],
+        width: int,
+        most: int | None = None,
+        allowed: Callable[[int], object] | None = None,
     ) -> tuple[Labels, npt.NDArray[np.float32]]:
-        """Return the labels and distances of up to `width` near elements, nearest first.
+        """Return the labels and distances of up to `most` of `width` near elements, nearest first.
 
-        Fewer where no more are reached. A distance is 1 - cosine, 1 - product, or the square of Euclid's.
-
-        hnswlib's search width is at least the number that is asked for, so no setting is changed here
-        and threads do not disturb each other.
+        most: all of them where it is left out. Fewer where no more are reached. A distance is
+        1 - cosine, 1 - product, or the square of Euclid's. For one thread at a time.
         """
-        while width:
+        if width != self._width:
+            self._index.set_ef(width)
+            self._width = width
+        k = width if most is None else min(most, width)
+        while k:
             try:
-                labels, distances = self._index.knn_query(vector, k=width, num_threads=1, filter=allowed)
+                labels, distances = self._index.knn_query(vector, k=k, num_threads=1, filter=allowed)
             except RuntimeError:  # it reached fewer: the rest is deleted, not allowed, or cut off
-                width //= 2
+                k //= 2
                 continue
             return labels[0], distances[0]
         return np.empty(0, np.uint64), np.empty(0, np.float32)

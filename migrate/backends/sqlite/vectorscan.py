@@ -153,14 +153,14 @@ def vectors_at(
 
 
 def few_vectors_at(
-    connection: sqlite3.Connection, here: Table, column: Column, rowids: Sequence[int]
+    connection: sqlite3.Connection, table: str, rowid: str, column: Column, rowids: Sequence[int]
 ) -> tuple[list[int], npt.NDArray[np.float32]] | None:
     """Return the vectors of a few rows as (rowids, (n, dim) float32), quickly; None where one is not packed.
 
-    Half of what `vectors_at` takes, which is as long as asking an index for them.
+    rowid: its name in SQL. Half of what `vectors_at` takes, which is as long as asking an index for them.
     """
     kind, size = _TYPES[column.kind], _TYPES[column.kind].itemsize * (column.dim or 0)
-    sql = _few_sql(here.name, column.name, rowid_name(here) or "", -(-len(rowids) // 16) * 16)
+    sql = _few_sql(table, column.name, rowid, -(-len(rowids) // 16) * 16)
     padded = [*rowids, *[None] * (-len(rowids) % 16)]  # so that the statement is the same as the last one
     rows = connection.execute(sql, padded).fetchall()
     if any(type(cell) is not bytes or len(cell) != size for _, cell in rows):

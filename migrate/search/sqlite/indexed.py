@@ -30,6 +30,7 @@ FEW_SHARE = 0.02
 NEARLY_ALL = 0.8
 _WIDTH_FOR = 10  # hits, of the width that an index keeps
 _WIDEST_SHARE = 0.25  # of all vectors; a search that wide is no quicker than looking at every one
+_SPARE = 6  # asked for beyond what is wanted, to see where those end that are as near as the last
 _FILTERS = 16
 _ROUNDING = 1e-5  # of hnswlib's distances
 FETCHED = 512  # rows in one statement; SQLite takes at least 999 values
@@ -37,15 +38,16 @@ FETCHED = 512  # rows in one statement; SQLite takes at least 999 values
 
 @dataclass(slots=True)
 class Masks:
-    """Which labels of an index filters allow, for the last filters."""
+    """Which labels of an index filters allow in one state of the store, for the last filters."""
 
     index: Index | None = None
+    state: str | None = None
     known: OrderedDict[tuple[str, str], npt.NDArray[np.bool_]] = field(default_factory=OrderedDict)
 
     def of(self, index: Index, at: Reading, searched: Searched, allowed: Allowed) -> npt.NDArray[np.bool_]:
         """Return a mask over labels."""
-        if self.index is not index:
-            self.index = index
+        if self.index is not index or self.state != at.state:  # rows may change whose vectors do not
+            self.index, self.state = index, at.state
             self.known.clear()
         name = (allowed.sql, repr(allowed.bindings))  # 1, 1.0 and True are equal and not the same to SQL
         if name not in self.known:
@@ -79,30 +81,45 @@ def near(
     width = max(index.width, math.ceil(index.width * k / _WIDTH_FOR))
     if width > max(_WIDEST_SHARE * alive, index.width) or wanted == 0:
         return None
-    share = allowed / alive
-    if share >= NEARLY_ALL:
-        labels, distances = index.graph.ask(asked.quick, min(alive, math.ceil(width / share)))
-        if mask is not None:
-            good = mask[labels]
-            labels, distances = labels[good], distances[good]
-    elif allowed < FEW or share < FEW_SHARE:
+    if allowed < NEARLY_ALL * alive and (allowed < FEW or allowed < FEW_SHARE * alive):
         return None
+    labels = _candidates(asked, index, mask, allowed, width, wanted)
+    if labels is None:
+        return None
+    return _scored(at, searched, column, asked, k, index.rowids[labels], held)
+
+
+def _candidates(
+    asked: Asked,
+    index: Index,
+    mask: npt.NDArray[np.bool_] | None,
+    allowed: int,
+    width: int,
+    wanted: int,
+) -> npt.NDArray[np.uint64] | None:
+    """Return the labels of the nearest, and of all that are as near as the last of them but for rounding.
+
+    None where the index reaches fewer.
+    """
+    ask, most = index.graph.ask, wanted + _SPARE
+    if mask is None:
+        width = min(allowed, width)
+        labels, distances = ask(asked.quick, width, most)
+    elif allowed >= NEARLY_ALL * index.count:
+        labels, distances = ask(asked.quick, min(index.count, math.ceil(width * index.count / allowed)))
+        good = mask[labels]
+        labels, distances = labels[good], distances[good]
     else:
-        labels, distances = index.graph.ask(asked.quick, min(allowed, width), _callback(mask))
+        # An item of bytes is an int, in half the time of one of an array.
+        labels, distances = ask(asked.quick, min(allowed, width), None, mask.tobytes().__getitem__)
     if len(labels) < wanted:
         return None
     last = float(distances[wanted - 1])
     scale = 1.0 if asked.metric is Metric.COSINE else 1.0 + asked.length**2
-    within = np.searchsorted(distances.astype(np.float64), last + _ROUNDING * (abs(last) + scale), "right")
-    rowids = index.rowids[labels[:within]]
-    return _scored(at, searched, column, asked, k, rowids, held)
-
-
-def _callback(mask: npt.NDArray[np.bool_] | None) -> Any:
-    if mask is None:
-        return None
-    allowed = mask.tobytes()  # an item of bytes is an int, in half the time of one of an array
-    return allowed.__getitem__
+    bound = last + _ROUNDING * (abs(last) + scale)
+    if mask is None and len(labels) == most < width and distances[-1] <= bound:
+        labels, distances = ask(asked.quick, width)
+    return labels[: np.searchsorted(distances.astype(np.float64), bound, "right")]
 
 
 def _scored(
@@ -125,7 +142,9 @@ def _scored(
             best.add(rowids, scores.exact(asked, held.rows_at(places)))
             return best.found()
         wanted: list[int] = rowids.tolist()
-        few = few_vectors_at(at.connection, place.table, column, wanted) if len(wanted) <= FETCHED else None
+        few = None
+        if place.rowid is not None and len(wanted) <= FETCHED:
+            few = few_vectors_at(at.connection, place.table.name, place.rowid, column, wanted)
         if few is not None:
             best.add(np.array(few[0], np.int64), scores.exact(asked, few[1]))
             return best.found() if len(few[0]) == len(wanted) else None

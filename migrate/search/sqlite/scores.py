@@ -79,8 +79,9 @@ def exact(asked: Asked, rows: F32Array) -> F64Array:
         return products
     lengths = np.sqrt(np.square(wide, out=wide).sum(axis=1)) * asked.length
     with np.errstate(invalid="ignore", divide="ignore"):
-        cosines: F64Array = np.clip(products / lengths, -1.0, 1.0)
-    return cosines
+        products /= lengths
+    np.maximum(products, -1.0, out=products)  # np.clip takes 10 us, these 1
+    return np.minimum(products, 1.0, out=products)
 
 
 def _negative(distances: F64Array) -> F64Array:

@@ -230,6 +230,22 @@ def filtered(asking: Asking, query: object, allowed: Allowed, k: int = 10) -> st
     return near.how
 
 
+def test_a_filter_follows_rows_that_change_while_their_vectors_stay(
+    store: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("migrate.search.sqlite.indexed.FEW", 100)
+    asking, odd = Asking(store), Allowed("t.kind = ?", ("odd",))
+    asking.settled()
+    assert filtered(asking, rows[8], odd) == INDEX
+    change(store, "UPDATE memories SET kind = CASE kind WHEN 'odd' THEN 'even' ELSE 'odd' END")
+    asking.settled()
+    assert filtered(asking, rows[8], odd) == INDEX
+    change(store, ("INSERT INTO memories VALUES ('new', 'odd', ?)", (rows[8].tobytes(),)))
+    asking.settled()
+    assert filtered(asking, rows[8], odd) == INDEX
+    asking.close()
+
+
 def test_filters_are_heeded_by_the_index(store: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexed, "FEW", 100)
     asking = Asking(store)
