@@ -1,4 +1,4 @@
-"""The sample brain of AgentOS into a container that auto-setup makes, through restarts and a new container."""
+"""The sample brain of AgentOS into a container that auto-setup makes: restarts, a new container, a move to a tier."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from docker_kit import DockerKit
 
 import provisioners
 from migrate import migrate
+from migrate.promotion import where_is
 from provisioners import saved
 
 pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("docker_home")]
 ROOT = Path(__file__).parents[2]
 BRAIN = ROOT / "migrate" / "samples" / "brain.sqlite"
 NAME = "memlift-postgres"
+MEMLIFT = (sys.executable, "-m", "migrate")
 
 
 def test_a_brain_moves_in_and_stays_whole(kit: DockerKit, tmp_path: Path) -> None:
@@ -30,17 +32,7 @@ def test_a_brain_moves_in_and_stays_whole(kit: DockerKit, tmp_path: Path) -> Non
         names = [row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     assert names
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "migrate",
-            "migrate",
-            brain,
-            "postgresql:",
-            "--auto-setup",
-            "docker",
-            "--json",
-        ],
+        [*MEMLIFT, "migrate", brain, "postgresql:", "--auto-setup", "docker", "--json"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -73,3 +65,26 @@ def test_a_brain_moves_in_and_stays_whole(kit: DockerKit, tmp_path: Path) -> Non
     assert is_whole()
     provisioners.down(volumes=True, confirm=lambda _: True)
     assert saved.load() == {}
+
+
+def test_a_brain_goes_a_tier_up_into_a_container_and_its_new_address_opens_it(tmp_path: Path) -> None:
+    brain = tmp_path / "brain.sqlite"
+    shutil.copy(BRAIN, brain)
+    done = subprocess.run(
+        [*MEMLIFT, "migrate", brain, "--to-tier", "postgres", "--auto-setup", "docker", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["verified"], report["promotion"]["moved"]) == (True, True)
+    assert report["search"]["passed"] is True
+    assert saved.load()[NAME]["password"] not in done.stdout + done.stderr
+    address = where_is(str(brain))
+    assert address is not None
+    again = migrate(str(brain), address)
+    assert again.verified
+    assert not any(table.rows_written for table in again.tables)
+    provisioners.down(volumes=True, confirm=lambda _: True)
