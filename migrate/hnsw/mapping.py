@@ -18,7 +18,7 @@ _POPULATE_READ = 22  # MADV_POPULATE_READ of linux/mman.h, since Linux 5.14; Pyt
 
 
 class ChangedError(Exception):
-    """Somebody would not wait any longer, and may have written the file."""
+    """The file was written, by somebody who had waited long enough."""
 
 
 @contextmanager
@@ -30,15 +30,20 @@ def steady(descriptor: int) -> Iterator[Bytes | None]:
     has open for writing. All pages are brought in by one call, which fails where a disk cannot be
     read; touching such a page would end the process.
 
-    Raises ChangedError at the end if the lease was lost; what was done with the bytes is of no use then.
+    Raises ChangedError at the end if it was written after all; what was done with the bytes is of no use then.
     """
-    size = os.fstat(descriptor).st_size
-    if not size or not _leased(descriptor):
+    if not _leased(descriptor):
         yield None
         return
     try:
-        yield _populated(descriptor, size)
-        if fcntl.fcntl(descriptor, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
+        before = os.fstat(descriptor)
+        yield _populated(descriptor, before.st_size)
+        after = os.fstat(descriptor)
+        if (before.st_size, before.st_mtime_ns, before.st_ctime_ns) != (
+            after.st_size,
+            after.st_mtime_ns,
+            after.st_ctime_ns,
+        ):
             raise ChangedError("it was written while it was read")
     finally:
         with suppress(OSError):
@@ -61,6 +66,6 @@ def _populated(descriptor: int, size: int) -> Bytes | None:
     try:
         mapped = mmap.mmap(descriptor, size, prot=mmap.PROT_READ)
         mapped.madvise(_POPULATE_READ)
-    except OSError:
+    except (OSError, ValueError):  # an empty file cannot be mapped
         return None
     return np.frombuffer(mapped, np.uint8)
