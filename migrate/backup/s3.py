@@ -304,24 +304,30 @@ class S3Store:
             )
 
     def stale_uploads(self, under: str) -> list[StaleUpload]:
-        found: list[StaleUpload] = []
+        wanted = self._prefix + under
+        pages = list(self._pages_of_uploads(wanted))
+        if _is_minio(pages[0]) and not pages[0].get("Uploads"):
+            pages = list(self._pages_of_uploads(""))  # it takes a prefix for a whole key
+        return [
+            StaleUpload(item["Key"][len(self._prefix) :], item["UploadId"], item["Initiated"].astimezone(UTC))
+            for page in pages
+            for item in page.get("Uploads", ())
+            if item["Key"].startswith(wanted)
+        ]
+
+    def _pages_of_uploads(self, prefix: str) -> Iterator[Any]:
         markers: dict[str, Any] = {}
         while True:
             page = self._call(
                 "list uploads",
-                under,
+                prefix,
                 lambda markers=markers: self._client.list_multipart_uploads(  # type: ignore[misc]
-                    Bucket=self._settings.bucket, Prefix=self._prefix + under, **markers
+                    Bucket=self._settings.bucket, Prefix=prefix, **markers
                 ),
             )
-            found += [
-                StaleUpload(
-                    item["Key"][len(self._prefix) :], item["UploadId"], item["Initiated"].astimezone(UTC)
-                )
-                for item in page.get("Uploads", ())
-            ]
+            yield page
             if not page.get("IsTruncated") or not page.get("NextKeyMarker"):
-                return found
+                return
             markers = {
                 "KeyMarker": page["NextKeyMarker"],
                 "UploadIdMarker": page.get("NextUploadIdMarker", ""),
@@ -392,3 +398,8 @@ class S3Store:
 
     def _full(self, key: str) -> str:
         return self._prefix + check_key(key)
+
+
+def _is_minio(page: Any) -> bool:
+    headers = page["ResponseMetadata"].get("HTTPHeaders", {})
+    return str(headers.get("server", "")).lower().startswith("minio")

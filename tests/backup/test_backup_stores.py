@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from backup_contract import CONTRACT
+from botocore.stub import Stubber
 
 from migrate.backup.folder import FolderStore
 from migrate.backup.names import BackupId, check_database_id, database_id, is_piece, owner_of
-from migrate.backup.objectstore import ObjectStore, open_store, parse_url
+from migrate.backup.objectstore import ObjectStore, StaleUpload, open_store, parse_url
 from migrate.backup.presets import PRESETS, preset_for
 from migrate.backup.s3 import S3Settings, S3Store
 from migrate.backup.s3upload import PART_BYTES, part_size
@@ -100,6 +102,29 @@ def test_clients_send_no_checksums_of_boto3s_own_and_sign_every_body(
     assert config.s3 == {"addressing_style": "path", "payload_signing_enabled": True}
     assert store._client.meta.region_name == ("auto" if "r2" in host else "us-east-1")
     assert store.url == f"s3://bucket/p?endpoint=https://{host}"
+
+
+@pytest.mark.parametrize(("server", "n"), [("MinIO", 1), ("AmazonS3", 0)])
+def test_a_dead_upload_is_found_where_a_prefix_has_to_be_a_whole_key(
+    server: str, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    store = open_store("s3://bucket/p?endpoint=http://127.0.0.1:9")
+    assert isinstance(store, S3Store)
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    told: dict[str, Any] = {"ResponseMetadata": {"HTTPHeaders": {"server": server}}}
+    every = [
+        {"Key": key, "UploadId": "u", "Initiated": began} for key in ("p/db/1.gz", "p/other/1.gz", "db/1")
+    ]
+    with Stubber(store._client) as stub:
+        stub.add_response("list_multipart_uploads", told, {"Bucket": "bucket", "Prefix": "p/db/"})
+        if n:
+            stub.add_response(
+                "list_multipart_uploads", {**told, "Uploads": every}, {"Bucket": "bucket", "Prefix": ""}
+            )
+        assert store.stale_uploads("db/") == [StaleUpload("db/1.gz", "u", began)][:n]
+        stub.assert_no_pending_responses()
 
 
 def test_parts_are_equal_and_at_most_10000() -> None:
