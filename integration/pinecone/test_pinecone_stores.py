@@ -101,6 +101,15 @@ def test_a_postgres_store_comes_home_also_with_a_sidecar_in_postgres(
     assert family(emulator, there) == []
 
 
+def test_a_run_without_news_writes_nothing_to_the_index(emulator: PineconeEmulator, tmp_path: Path) -> None:
+    source, there = many(tmp_path / "a.sqlite"), address(emulator, tmp_path)
+    assert api.migrate(source, there).verified
+    emulator.counters.reset()
+    again = api.migrate(source, there)
+    assert (again.verified, again.usage["upserts"], again.usage["write_units"]) == (True, 0, 0)
+    assert emulator.counters.count("/vectors/upsert") + emulator.counters.count("/vectors/delete") == 0
+
+
 def test_vectors_of_other_dimensions_get_an_index_of_their_own(
     emulator: PineconeEmulator, tmp_path: Path
 ) -> None:

@@ -233,7 +233,7 @@ class Folder(Indexes):
         """Return a freshness that waits for nothing: files can be read at once."""
         return Freshness()
 
-    def mark(self, name: str, form: Form, mark: Mark) -> None:
+    def mark(self, name: str, form: Form, mark: Mark, *, again: bool) -> None:
         """See `Indexes.mark`."""
         files, record = self.plane(name), mark_record(form, mark)
         files.delete(BOOKS, [record.id])

@@ -169,10 +169,10 @@ class Places:
 
     # --- making and taking away -----------------------------------------------
 
-    def mark(self, index: str, form: Form, mark: Mark) -> None:
-        """Note in an index that a namespace is ours; once."""
+    def mark(self, index: str, form: Form, mark: Mark, *, again: bool) -> None:
+        """Note in an index that a namespace is ours; once. again: see `Indexes.mark`."""
         if (index, mark.namespace) not in self._marked:
-            self._indexes.mark(index, form, mark)
+            self._indexes.mark(index, form, mark, again=again)
             self._marked.add((index, mark.namespace))
 
     def _namespaces(self, spot: Spot, identity: str) -> list[str]:

@@ -144,6 +144,7 @@ class PineconeTarget:
     def _prepare_records(self, shape: Shape, known: dict[str, Place]) -> None:
         table, indexes = shape.table, self._indexes
         place = known.get(table.name)
+        again = place is not None
         if place is not None:
             table_same_as(table, place.table)
             if place.table != table:
@@ -169,13 +170,13 @@ class PineconeTarget:
             # Sent before the first position was kept: the source may have other rows by now.
             self._places.clear(spot, self._side.identity)
         if place.run and spot.namespace is not None:
-            self._mark(spot, spot.namespace, table.name)
+            self._mark(spot, spot.namespace, table.name, again=again)
 
-    def _mark(self, spot: Spot, namespace: str, table: str) -> None:
+    def _mark(self, spot: Spot, namespace: str, table: str, *, again: bool = False) -> None:
         index = self._indexes.find(spot.index)
         if index is not None and index.form is not None:
             mark = Mark(namespace, table, self._side.describe(), self._side.identity, self._run_id)
-            self._places.mark(spot.index, index.form, mark)
+            self._places.mark(spot.index, index.form, mark, again=again)
 
     def positions(self) -> dict[str, Position]:
         """See `Target.positions`."""
