@@ -103,6 +103,18 @@ def test_query_update_delete_list_and_stats(grpc_index: GrpcIndex) -> None:
     assert grpc_index.describe_index_stats().total_vector_count == 0
 
 
+@pytest.mark.parametrize("grpc", [False, True])
+def test_a_query_lasts_longer_than_a_deadline_of_a_microsecond(
+    index: Index, grpc_index: GrpcIndex, grpc: bool
+) -> None:
+    one: Index | GrpcIndex = grpc_index if grpc else index
+    one.upsert(vectors=[("a", [1, 2, 3])])
+    for _ in range(5):
+        with pytest.raises(PineconeTimeoutError):
+            one.query(vector=[1, 2, 3], top_k=1, timeout=0.000001)
+    assert len(one.query(vector=[1, 2, 3], top_k=1, timeout=30).matches) == 1
+
+
 def test_namespaces(grpc_index: GrpcIndex) -> None:
     made = grpc_index.create_namespace(name="a", schema={"fields": {"f": {"filterable": True}}})
     assert (made.name, made.record_count) == ("a", 0)

@@ -175,6 +175,18 @@ def test_writes_and_reads_carry_log_sequence_numbers(index: Index) -> None:
     assert read.request_id
 
 
+def test_reads_of_a_sparse_index_tell_no_log_sequence_number(new_index: Callable[..., Index]) -> None:
+    index = new_index(vector_type="sparse")
+    written = index.upsert(
+        vectors=[{"id": "a", "sparse_values": {"indices": [1], "values": [0.5]}}]
+    ).response_info
+    assert written is not None
+    assert written.lsn_committed == 1
+    read = index.fetch(ids=["a"]).response_info
+    assert read is not None
+    assert read.lsn_reconciled is None
+
+
 def test_sparse_values_may_be_spelled_as_in_the_proto_file(
     new_index: Callable[..., Index], http: httpx.Client
 ) -> None:

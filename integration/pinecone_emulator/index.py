@@ -295,8 +295,10 @@ class Index:
             raise invalid(
                 f"Vector ID is too long: {len(one)} characters, the limit is {self.limits.id_chars}"
             )
-        if not one.isascii() or "\0" in one:
-            raise invalid(f"Vector ID must be ASCII without NUL, but is '{one}'")
+        if not one.isascii():
+            raise invalid(f"Vector ID must be ASCII, but is '{one}'")
+        if "\0" in one:
+            raise invalid("Vector ID must not contain null character")
         return str(one)
 
     def check_sparse_query(self) -> None:

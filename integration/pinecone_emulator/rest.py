@@ -167,11 +167,15 @@ def check_namespace_version(message: Decoded, version: str) -> None:
 
 
 def lsn_headers(index: Index, operation: Operation, message: Decoded) -> tuple[tuple[str, str], ...]:
-    """ "Data freshness": writes answer with their LSN, reads with the highest one they saw."""
+    """ "Data freshness": writes answer with their LSN, reads with the highest one they saw.
+
+    Reads of a sparse index tell none: the SDK's integration tests have found it so.
+    """
     committed, visible = index.lsns(message)
     if operation.grpc in ("Upsert", "Update", "Delete"):
         return (("x-pinecone-request-lsn", str(committed)),)
-    if operation.grpc in ("Fetch", "FetchByMetadata", "List", "Query"):
+    reads = operation.grpc in ("Fetch", "FetchByMetadata", "List", "Query")
+    if reads and index.definition.vector_type != "sparse":
         return (("x-pinecone-max-indexed-lsn", str(visible)),)
     return ()
 
