@@ -13,8 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `integration` is
 
 from pinecone import Pinecone, ServerlessSpec
 
+import migrate
 from integration.pinecone.backend_kit import KEY, address
 from integration.pinecone_emulator import PineconeEmulator
+from integration.support import stores
 from migrate import api
 from migrate.backends.pinecone import control, fresh
 from migrate.config import PineconeSettings
@@ -60,6 +62,29 @@ def test_a_filter_that_pinecone_cannot_say_is_refused_where_too_few_are_near(
     assert len(stand.store.search(notes, Query(Mode.VECTOR, asked, k=2, where=where)).hits) == 2
     with pytest.raises(ConfigError, match="cannot say this filter"):
         stand.store.search(notes, Query(Mode.VECTOR, asked, k=15, where=where))
+
+
+def test_filters_find_cells_that_are_no_metadata(emulator: PineconeEmulator, tmp_path: Path) -> None:
+    rows = [
+        ("large", 10**18, -0.0, '["x", 1]', "a"),
+        ("plain", 5, 1.5, '[ "x" ]', "a" * 40_960),
+        ("none", None, None, None, None),
+    ]
+    cells = [(*row, stores.vector(1, i + 1)) for i, row in enumerate(rows)]
+    ddl = "CREATE TABLE t (id TEXT PRIMARY KEY, ns INTEGER, r REAL, tags JSON, body TEXT, embedding BLOB)"
+    source, there = stores.filled(tmp_path / "a.sqlite", ddl, cells), address(emulator, tmp_path)
+    assert api.migrate(source, there, verify="full").verified
+    for where, keys in (
+        ({"ns": {"gt": 4}}, {"large", "plain"}),
+        ({"ns": {"gt": 5}}, {"large"}),
+        ({"r": {"lte": 0}}, {"large"}),
+        ({"tags": "x"}, {"large", "plain"}),
+        ({"body": "a" * 40_960}, {"plain"}),
+        ({"ns": None}, {"none"}),
+    ):
+        for store in (source, there):
+            found = migrate.search(store, vector=[1, 1], where=where, table="t")
+            assert {h.key[0] for h in found.hits} == keys, (store, where)
 
 
 def test_an_index_of_others_is_searched_in_all_its_namespaces(

@@ -295,6 +295,7 @@ class Reading:
         self.places: dict[str, Place] = {}
         self.identity: str | None = None
         self._exact: dict[str, int] = {}
+        self._aside: dict[str, frozenset[str]] = {}
         if _has_places(self.source.books, settings):
             self.places = _places(self.source.books)
             self.identity = _identity(self.source.books)
@@ -311,6 +312,20 @@ class Reading:
     def whole_count(self, name: str) -> int:
         """Return how many rows of a table are kept here whole."""
         return _whole_count(self.source.books, name) if self._exact.get(name) else 0
+
+    def aside(self, name: str) -> frozenset[str]:
+        """Return the columns of a table kept elsewhere that have exact cells here."""
+        if not self._exact.get(name):
+            return frozenset()
+        if name not in self._aside:
+            books = self.source.books
+            found = books.run(
+                f'SELECT DISTINCT "column" FROM {books.at("memlift_exact")} WHERE "table" = ?'
+                ' AND "column" IS NOT NULL',
+                (name,),
+            )
+            self._aside[name] = frozenset(str(column) for (column,) in found)
+        return self._aside[name]
 
     def restored(self, full: Table, rows: list[Row], wanted: Table) -> list[Row]:
         """Put exact cells back into rows of a table kept elsewhere.

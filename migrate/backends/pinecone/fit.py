@@ -121,7 +121,8 @@ def _all_plain(column: Column, cells: Sequence[Any]) -> bool:
         return True
     if types == {str}:
         joined = "".join([c for c in cells if type(c) is str])
-        return joined.isascii() and "\0" not in joined
+        lists = column.kind is Kind.JSON and "[" in joined  # each is looked at
+        return joined.isascii() and "\0" not in joined and not lists
     return False
 
 

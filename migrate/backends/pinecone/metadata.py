@@ -2,7 +2,8 @@
 
     NULL                                  nothing under the column's name
     text (UTF-8, no NUL), JSON text       the string
-    a JSON list of strings                the list, where the text need not be kept
+    a JSON list of strings                the list, where the text need not be kept; one that has others
+                                          as well is none: no filter would find the strings in its text
     boolean                               the boolean
     integer to 2^53, finite double        the number; Pinecone keeps doubles
 
@@ -44,7 +45,7 @@ def problem(column: Column, cell: Any) -> str | None:
     if cell is None or type(cell) is bool:
         return None
     if type(cell) is str:
-        return _text_problem(cell)
+        return _text_problem(cell) or (_list_problem(cell) if column.kind is Kind.JSON else None)
     if type(cell) is int:
         if column.kind is Kind.REAL:
             return "an integer among doubles"
@@ -70,9 +71,19 @@ def _text_problem(text: str) -> str | None:
     return None
 
 
+def _list_problem(text: str) -> str | None:
+    if '"' not in text or not text.lstrip(" \t\n\r").startswith("[") or _strings(text) is not None:
+        return None
+    try:
+        strings = any(type(item) is str for item in orjson.loads(text))
+    except ValueError:
+        strings = True  # also JSON that is too odd for this parser
+    return "a list that is none of strings alone" if strings else None
+
+
 def encode(column: Column, cell: Any, *, json_text: bool) -> Value:
     """Return the value of a cell that has no `problem` and is not None."""
-    if column.kind is Kind.JSON and type(cell) is str and not json_text and cell.startswith('["'):
+    if column.kind is Kind.JSON and type(cell) is str and not json_text:
         found = _strings(cell)
         if found is not None:
             return found
@@ -81,6 +92,9 @@ def encode(column: Column, cell: Any, *, json_text: bool) -> Value:
 
 
 def _strings(text: str) -> list[str] | None:
+    """Return the strings of a JSON list of nothing else, as programs spell it: white space before one stays text."""
+    if not text.startswith('["'):
+        return None
     try:
         found = orjson.loads(text)
     except ValueError:

@@ -161,6 +161,10 @@ class PineconeSource:
         """Return what the index of a table holds, as far as it tells."""
         return self._told(self._spots[table.name].index).form
 
+    def aside(self, table: Table) -> frozenset[str]:
+        """Return the columns of a table some of whose cells are in the sidecar instead of the metadata."""
+        return self._side.aside(table.name) if self._side is not None else frozenset()
+
     def rows_of(self, table: Table, records: list[Record]) -> list[Row]:
         """Return the rows of some records, the wanted columns, exact cells put back."""
         return self._rows(table, records)

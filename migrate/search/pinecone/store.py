@@ -120,7 +120,8 @@ class PineconeSearch:
         given = np.zeros(0) if query.vector is None else query.vector
         asked = scores.Asked.of(searched.metric, given, spot.column.dim or 0)
         wanted = self._wanted(spot.searched, query)
-        translated = where(wanted, searched.table, foreign=spot.shape.native)
+        elsewhere = self._source.aside(searched.table) if wanted != filters.All(()) else frozenset()
+        translated = where(wanted, searched.table, foreign=spot.shape.native, aside=elsewhere)
         if translated is None:
             return Answer((), "Pinecone")
         found = self._near(spot, [float(x) for x in asked.vector], wanted, translated, query.k)

@@ -34,26 +34,37 @@ _ALL = Translated(None, exact=True)
 _UNSURE = Translated(None, exact=False)
 
 
-def where(of: Filter, table: Table, *, foreign: bool) -> Translated | None:
+def where(
+    of: Filter, table: Table, *, foreign: bool, aside: frozenset[str] = frozenset()
+) -> Translated | None:
     """Translate a filter whose names are resolved; None where no row satisfies it.
 
     foreign: the table is an index that memlift did not write: its metadata are one JSON column.
+    aside: columns some of whose cells are not in the metadata but in the sidecar.
     """
     if isinstance(of, All):
-        parts = [where(part, table, foreign=foreign) for part in of.parts]
+        parts = [where(part, table, foreign=foreign, aside=aside) for part in of.parts]
         return None if None in parts else _joined("$and", [p for p in parts if p is not None])
     if isinstance(of, Some):
-        found = [p for part in of.parts if (p := where(part, table, foreign=foreign)) is not None]
+        given = [where(part, table, foreign=foreign, aside=aside) for part in of.parts]
+        found = [p for p in given if p is not None]
         if not found:
             return None
         whole = next((p for p in found if p.filter is None), None)
         return Translated(None, whole.exact) if whole is not None else _joined("$or", found)
     if isinstance(of, Not):
-        return _negated(of.part, table, foreign)
+        return _negated(of.part, table, foreign, aside)
     name = _field(of, table, foreign)
     if name is None:
         return _UNSURE
-    return _equals(of, name, table) if isinstance(of, Equals) else _between(of, name, table)
+    said = _equals(of, name, table) if isinstance(of, Equals) else _between(of, name, table)
+    if said is None or said.filter is None or of.field.column not in aside:
+        return said
+    return Translated({"$or": [said.filter, _absent(name)]}, exact=False)
+
+
+def _absent(name: str) -> Json:
+    return {name: {"$exists": False}}
 
 
 def _joined(word: str, parts: Sequence[Translated]) -> Translated:
@@ -62,18 +73,20 @@ def _joined(word: str, parts: Sequence[Translated]) -> Translated:
     return Translated(None if not said else said[0] if len(said) == 1 else {word: said}, exact)
 
 
-def _negated(part: Filter, table: Table, foreign: bool) -> Translated | None:
+def _negated(part: Filter, table: Table, foreign: bool, aside: frozenset[str]) -> Translated | None:
     """Return what does not satisfy a filter: said for plain texts, else everything, looked at again."""
     if isinstance(part, All) and not part.parts:
         return None
     if isinstance(part, Some) and not part.parts:
         return _ALL
     if isinstance(part, Not):
-        return where(part.part, table, foreign=foreign)
+        return where(part.part, table, foreign=foreign, aside=aside)
     if isinstance(part, Equals) and part.values and all(isinstance(v, str) for v in part.values):
         name = _field(part, table, foreign)
         if name is not None and table.column(part.field.column).kind is Kind.TEXT:
-            return Translated({name: {"$nin": list(part.values)}}, exact=False)
+            # Whether `$nin` finds records without the field, the documentation does not say.
+            said = {"$or": [{name: {"$nin": list(part.values)}}, _absent(name)]}
+            return Translated(said, exact=False)
     return _UNSURE
 
 
@@ -91,7 +104,7 @@ def _equals(node: Equals, name: str, table: Table) -> Translated | None:
     kind = table.column(node.field.column).kind
     parts: list[Translated] = []
     if None in node.values:
-        parts.append(Translated({name: {"$exists": False}}, exact=False))
+        parts.append(Translated(_absent(name), exact=False))
     wanted: list[Scalar] = []
     for value in node.values:
         if isinstance(value, bool):
