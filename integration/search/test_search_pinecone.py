@@ -16,7 +16,7 @@ from pinecone import Pinecone, ServerlessSpec
 import migrate
 from integration.pinecone.backend_kit import KEY, address
 from integration.pinecone_emulator import PineconeEmulator
-from integration.support import stores
+from integration.support import comparing, stores
 from migrate import api
 from migrate.backends.pinecone import control, fresh
 from migrate.config import PineconeSettings
@@ -85,6 +85,19 @@ def test_filters_find_cells_that_are_no_metadata(emulator: PineconeEmulator, tmp
         for store in (source, there):
             found = migrate.search(store, vector=[1, 1], where=where, table="t")
             assert {h.key[0] for h in found.hits} == keys, (store, where)
+
+
+def test_lists_whose_text_is_kept_are_found_by_their_members(
+    emulator: PineconeEmulator, tmp_path: Path
+) -> None:
+    ddl = "CREATE TABLE t (id TEXT PRIMARY KEY, tags JSON, embedding BLOB)"
+    rows = [("a", '["x", "y"]', stores.vector(1, 1)), ("b", '["y"]', stores.vector(1, 2))]
+    source, there = stores.filled(tmp_path / "a.sqlite", ddl, rows), address(emulator, tmp_path)
+    assert api.migrate(source, there, verify="full", json="text").verified
+    found = migrate.search(there, vector=[1, 1], where={"tags": "x"})
+    assert [h.key for h in found.hits] == [("a",)]
+    api.migrate(there, tmp_path / "b.sqlite", json="text")
+    assert comparing.sqlite_rows(tmp_path / "b.sqlite") == comparing.sqlite_rows(source)
 
 
 def test_an_index_of_others_is_searched_in_all_its_namespaces(

@@ -98,7 +98,9 @@ def _reasons(shape: Shape, at: int, cells: Sequence[Any], taken: Sequence[bool])
         return
     for n, cell in enumerate(cells):
         if taken[n] and cell is not None:
-            reason = metadata.problem(column, cell) if named else "the column's name cannot be a field's"
+            reason = "the column's name cannot be a field's"
+            if named:
+                reason = metadata.problem(column, cell, json_text=shape.json_text) or ""
             if reason:
                 yield Found(n, at, f"{reason}: no metadata", harmless=True)
 

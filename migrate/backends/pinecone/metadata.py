@@ -2,8 +2,8 @@
 
     NULL                                  nothing under the column's name
     text (UTF-8, no NUL), JSON text       the string
-    a JSON list of strings                the list, where the text need not be kept; one that has others
-                                          as well is none: no filter would find the strings in its text
+    a JSON list of strings                the list; where the text is to be kept, or where there are others
+                                          among them, it is none: no filter would find them in a text
     boolean                               the boolean
     integer to 2^53, finite double        the number; Pinecone keeps doubles
 
@@ -40,12 +40,12 @@ def is_name(name: str) -> bool:
     return True
 
 
-def problem(column: Column, cell: Any) -> str | None:
-    """Return why a cell is no metadata, None where it is."""
+def problem(column: Column, cell: Any, *, json_text: bool = False) -> str | None:
+    """Return why a cell is no metadata, None where it is. json_text: JSON keeps its text, so a list is none."""
     if cell is None or type(cell) is bool:
         return None
     if type(cell) is str:
-        return _text_problem(cell) or (_list_problem(cell) if column.kind is Kind.JSON else None)
+        return _text_problem(cell) or (_list_problem(cell, json_text) if column.kind is Kind.JSON else None)
     if type(cell) is int:
         if column.kind is Kind.REAL:
             return "an integer among doubles"
@@ -71,14 +71,16 @@ def _text_problem(text: str) -> str | None:
     return None
 
 
-def _list_problem(text: str) -> str | None:
-    if '"' not in text or not text.lstrip(" \t\n\r").startswith("[") or _strings(text) is not None:
+def _list_problem(text: str, json_text: bool) -> str | None:
+    if '"' not in text or not text.lstrip(" \t\n\r").startswith("["):
+        return None
+    if not json_text and _strings(text) is not None:
         return None
     try:
         strings = any(type(item) is str for item in orjson.loads(text))
     except ValueError:
         strings = True  # also JSON that is too odd for this parser
-    return "a list that is none of strings alone" if strings else None
+    return "a list of strings whose text is kept" if strings else None
 
 
 def encode(column: Column, cell: Any, *, json_text: bool) -> Value:
@@ -92,7 +94,7 @@ def encode(column: Column, cell: Any, *, json_text: bool) -> Value:
 
 
 def _strings(text: str) -> list[str] | None:
-    """Return the strings of a JSON list of nothing else, as programs spell it: white space before one stays text."""
+    """Return the strings of a JSON list that begins with one and has nothing else; None where it is another text."""
     if not text.startswith('["'):
         return None
     try:

@@ -137,7 +137,7 @@ class Shape:
         found = chosen(table)
         if found is None:
             raise ValueError(f"{table.name} has no vectors")
-        self.table, self._json_text = table, json_text
+        self.table, self.json_text = table, json_text
         self.dense, self.sparse, self.form = found.dense, found.sparse, found.form
         self.ids = Ids(table)
         self.plain = tuple(i for i in range(len(table.columns)) if i not in (self.dense, self.sparse))
@@ -250,7 +250,7 @@ class Shape:
                 continue
             if i in self._key and (metadata.problem(column, cell) or not metadata.is_name(column.name)):
                 continue  # the id spells it
-            found[column.name] = metadata.encode(column, cell, json_text=self._json_text)
+            found[column.name] = metadata.encode(column, cell, json_text=self.json_text)
         return found
 
     def _native_record(self, row: Row) -> Record:
