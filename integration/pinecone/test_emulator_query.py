@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from pinecone import Index
+from pinecone import Index, Pinecone
 from pinecone.errors import ApiError
 
 POINTS = {"near": [1.0, 0.0, 0.0], "far": [0.0, 3.0, 0.0], "between": [2.0, 2.0, 0.0]}
@@ -98,7 +98,30 @@ def test_the_sdk_can_ask_many_namespaces_at_once(index: Index) -> None:
     assert [match.id for match in found.matches] == ["near", "near"]
 
 
-def test_records_are_searched_by_vector_and_never_by_text(index: Index) -> None:
+@pytest.mark.parametrize("model", ["multilingual-e5-large", "pinecone-sparse-english-v0"])
+def test_an_index_may_embed_text_itself(client: Pinecone, model: str) -> None:
+    name = f"embeds-{model[:8]}"
+    embed = {"model": model, "field_map": {"text": "said"}}
+    client.indexes.create_for_model(name=name, cloud="aws", region="us-east-1", embed=embed)
+    texts = {"a": "a vector database", "b": "language models", "c": "embeddings of language"}
+    records = [{"_id": one, "said": said, "n": len(said)} for one, said in texts.items()]
+    with client.index(name=name) as index:
+        assert index.upsert_records(namespace="here", records=records).record_count == 3
+        found = index.search(namespace="here", top_k=1, inputs={"text": "database of vectors"})
+        assert [(hit.id, hit.fields) for hit in found.result.hits] == [("a", {"said": texts["a"], "n": 17})]
+        found = index.search(
+            namespace="here", top_k=3, inputs={"text": "language"}, filter={"n": {"$lt": 16}}, fields=["n"]
+        )
+        assert [(hit.id, hit.fields) for hit in found.result.hits] == [("b", {"n": 15})]
+        with pytest.raises(ApiError, match="must have a text in the field 'said'"):
+            index.upsert_records(namespace="here", records=[{"_id": "d", "text": "another field"}])
+        many = [{"_id": str(i), "said": "word"} for i in range(97)]
+        with pytest.raises(ApiError, match="between 1 and 96"):
+            index.upsert_records(namespace="here", records=many)
+    client.indexes.delete(name)
+
+
+def test_other_indexes_are_searched_by_vector_and_never_by_text(index: Index) -> None:
     _seeded(index, "here")
     found = index.search(namespace="here", top_k=1, vector=[1, 0, 0])
     assert [(hit.id, hit.fields) for hit in found.result.hits] == [("near", {"name": "near"})]

@@ -68,7 +68,7 @@ class ControlPlane:
         )
 
     def create_for_model(self, body: Any, legacy: bool) -> Answer:
-        """An index with integrated embedding: described truly, its raw vectors served, no text embedded."""
+        """An index with integrated embedding: described truly; its text is embedded by `texts`."""
         given = take(body, ("name", "cloud", "region", "embed"), ("schema", "read_capacity", *_COMMON))
         embed = take(
             given["embed"],

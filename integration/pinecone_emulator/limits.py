@@ -18,6 +18,7 @@ class Limits:
     # or 2**20; the metadata limit ("40 KB") is 40,960 in the service's own message, so 2**20 here.
     upsert_bytes: int = 2 * 1024 * 1024
     upsert_records: int = 1000
+    upsert_texts: int = 96  # "Operation limits": records with text
     metadata_bytes: int = 40 * 1024
     id_chars: int = 512
     namespace_chars: int = 512
