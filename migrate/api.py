@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,10 @@ from migrate.autosetup import ready_target
 from migrate.backends.base import Judge, Options, Source, Standing, Target
 from migrate.config import Endpoint, PostgresSettings, Settings, SqliteSettings
 from migrate.engine import Choices, OnProgress, Run
-from migrate.errors import ConfigError, MigrateError, VerifyError
+from migrate.errors import BackendError, ConfigError, MigrateError, VerifyError
 from migrate.estimate import estimated
 from migrate.layouts.base import Layout, Reading, Wishes
+from migrate.overlap import refuse_overlap
 from migrate.plan import Plan, choose
 from migrate.report import Observer, Report, Silent
 from migrate.schema import Table
@@ -83,6 +84,16 @@ class Request:
             )
 
 
+@contextmanager
+def nothing_begun() -> Iterator[None]:
+    """Give an error inside the exit code of a store that cannot be reached or read."""
+    try:
+        yield
+    except BackendError as exc:
+        exc.exit_code = ConfigError.exit_code
+        raise
+
+
 @dataclass(slots=True)
 class Reach:
     """Opens stores, starting the embedded servers that their addresses name; closes all at the end."""
@@ -119,7 +130,8 @@ class Reach:
 
     def source(self, settings: Settings) -> Source:
         """Open a store for reading."""
-        opened: Source = backends.load(settings.type).source(settings)
+        with nothing_begun():
+            opened: Source = backends.load(settings.type).source(settings)
         self._stack.callback(opened.close)
         return opened
 
@@ -132,7 +144,8 @@ class Reach:
 
 def understand(source: Source, wishes: Wishes) -> tuple[Layout, Reading]:
     """Return a source's layout and its tables as that layout understands them."""
-    declared = source.tables()
+    with nothing_begun():
+        declared = source.tables()
 
     def sample(table: Table, n: int) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = []
@@ -159,16 +172,12 @@ class _NotLookedAt:
         return Standing(notes=("the target was not looked at, because it is not running",))
 
 
-def _same_file(settings: Settings, goal: str) -> bool:
-    if not isinstance(settings, SqliteSettings) or not goal:
-        return False
-    return settings.path.resolve() == Path(goal).resolve()
-
-
-def _prepared(reach: Reach, source: Endpoint, goal: str, request: Request) -> tuple[Source, Plan, Options]:
+def _prepared(
+    reach: Reach, source: Endpoint, goal: Settings | None, request: Request
+) -> tuple[Source, Plan, Options]:
+    if goal is not None:
+        refuse_overlap(config.parse(source), goal)
     settings = reach.settings(source, create=False)
-    if str(settings) == goal or _same_file(settings, goal):
-        raise ConfigError(f"source and target are the same store: {goal}")
     opened = reach.source(settings)
     if request.upgrade:
         from migrate.layouts.upgrade import Upgraded
@@ -182,7 +191,7 @@ def _prepared(reach: Reach, source: Endpoint, goal: str, request: Request) -> tu
     tables = choose(reading.tables, request.tables, request.exclude)
     plan = Plan(
         opened.describe(),
-        goal,
+        "" if goal is None else str(goal),
         reading.layout,
         request.json,
         tuple(tables),
@@ -232,7 +241,7 @@ def _run(
     with Reach(watching) as reach:
         goal = config.parse(target)
         module = backends.load(goal.type)
-        opened, plan, options = _prepared(reach, source, str(goal), request)
+        opened, plan, options = _prepared(reach, source, goal, request)
         if request.dry_run and isinstance(goal, PostgresSettings) and goal.embedded is not None:
             store: Any = _NotLookedAt(goal)
         else:
@@ -308,7 +317,7 @@ def audit(
     request.check()
     watching = observer or Silent()
     with Reach(watching) as reach:
-        opened, plan, options = _prepared(reach, source, "", request)
+        opened, plan, options = _prepared(reach, source, None, request)
         strict = Strict(options)
         migration = Run(
             opened,
@@ -377,10 +386,11 @@ def migrate(
     is missing. Raises `migrate.errors.MigrateError`; the partial report is on
     the exception as `.report`.
     """
-    try:
-        request = Request(**options)
-    except TypeError as exc:
-        raise ConfigError(f"unknown option: {exc}", hint="see help(migrate.migrate)") from None
+    known = {f.name for f in fields(Request)}
+    for name in sorted(set(options) - known):
+        close = ", ".join(get_close_matches(name, known)) or "see help(migrate.migrate)"
+        raise ConfigError(f"migrate has no option {name!r}", hint=close)
+    request = Request(**options)
     if target == "auto":
         from migrate.promotion import moved
 
@@ -472,7 +482,8 @@ def undo(target: Endpoint) -> list[str]:
     """Drop what memlift created in a target, and nothing else; return the names of the tables."""
     with Reach() as reach:
         settings = reach.settings(target, create=False)
-        plan = reach.target(settings, Options()).look([]).plan
+        with nothing_begun():
+            plan = reach.target(settings, Options()).look([]).plan
         if plan is None:
             return []
         return reach.target(settings, Options(layout=layouts.by_name(plan["layout"]))).undo()

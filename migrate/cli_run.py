@@ -113,7 +113,8 @@ def undo(args: argparse.Namespace) -> int:
         settings = reach.settings(args.target, create=False)
         reach.source(settings).close()  # a store that is not there is an error, not made
         store = reach.target(settings, Options())
-        made = sorted(store.look([]).made)
+        with api.nothing_begun():
+            made = sorted(store.look([]).made)
         where = store.describe()
         if not made:
             return _undone(args, where, [])

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -104,7 +105,7 @@ class QdrantSettings:
 
     def __str__(self) -> str:
         tail = f"?prefix={quote(self.prefix, safe='')}" if self.prefix else ""
-        return (mask(self.url) if self.url else f"qdrant:{self.path}") + tail
+        return (mask(f"qdrant+{self.url}") if self.url else f"qdrant:{self.path}") + tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,9 @@ class PineconeSettings:
         told = [("namespace", self.namespace), ("bulk", self.bulk)]
         tail = "&".join(f"{k}={quote(v, safe='/')}" for k, v in told if v)
         tail = f"?{tail}" if tail else ""
-        return (mask(f"pinecone+{self.host}") if self.host else f"pinecone:{self.index}") + tail
+        if self.host is None:
+            return f"pinecone:{self.index}{tail}"
+        return mask(f"pinecone+{self.host if '://' in self.host else f'https://{self.host}'}") + tail
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,10 @@ _KEYS = {
     "pinecone": {"index", "host", "api_key", "namespace", "sidecar", "cloud", "region", "controller", "bulk"},
     "memory": {"name"},
 }
+_SCHEMES = (
+    *("sqlite", "postgresql", "postgres", "postgresql+embedded", "memory"),
+    *("qdrant", "qdrant+http", "qdrant+https", "pinecone", "pinecone+http", "pinecone+https"),
+)
 _TYPE_NAMES = {"postgresql": "postgres", "pg": "postgres", "sqlite3": "sqlite"}
 
 
@@ -183,6 +190,10 @@ def parse(endpoint: Endpoint) -> Settings:
         return SqliteSettings(endpoint)
     if isinstance(endpoint, str):
         return _from_url(endpoint)
+    if not isinstance(endpoint, Settings):
+        raise ConfigError(
+            f"a store's address cannot be {type(endpoint).__name__}", hint="give a URL, a path or a dict"
+        )
     return endpoint
 
 
@@ -216,7 +227,7 @@ def _from_dict(given: Mapping[str, Any]) -> Settings:
             f"{kind} has no setting {unknown[0]!r}", hint=f"settings: {', '.join(sorted(_KEYS[kind]))}"
         )
     if kind == "sqlite":
-        if "path" not in data:
+        if not str(data.get("path", "")):
             raise ConfigError("sqlite needs a path", hint='{"type": "sqlite", "path": "brain.sqlite"}')
         return SqliteSettings(Path(data["path"]))
     if kind == "postgres":
@@ -236,8 +247,9 @@ def _from_url(url: str) -> Settings:
     if scheme in ("postgresql", "postgres"):
         return _postgres(url, None, None)
     if scheme == "postgresql+embedded":
-        path, query = _split_query(rest)
-        return _postgres(None, query.get("schema"), unquote(path))
+        return _embedded(rest, None)
+    if re.match(r"(host|hostaddr|port|dbname|user|password|passfile|service)\s*=", url):
+        return _postgres(url, None, None)  # as psql takes it
     if scheme == "sqlite":
         return _sqlite_url(url, rest)
     if scheme in ("qdrant", "qdrant+http", "qdrant+https"):
@@ -251,9 +263,31 @@ def _from_url(url: str) -> Settings:
             f"no store is addressed by {scheme}://",
             hint="use a file name, sqlite:, postgresql:, qdrant: or pinecone: (memlift migrate --help)",
         )
+    _refuse_misspelt(url)
     if not url:
         raise ConfigError("the store's address is empty", hint="give a file name or a URL")
     return SqliteSettings(Path(url))
+
+
+def _refuse_misspelt(name: str) -> None:
+    """Raise ConfigError for a file name that was meant for a URL: nobody wants a new file of that name."""
+    scheme, colon, _ = name.lower().partition(":")
+    like = colon and re.fullmatch(r"[a-z][a-z0-9+.-]+", scheme) and get_close_matches(scheme, _SCHEMES)
+    if like or re.match(r"(?:[a-z][a-z0-9+.-]*:?//)?[^/@\s]+:[^@\s]+@[^/@\s]+/", name, re.I):
+        raise ConfigError(
+            f"{scheme}: is no store's address" if like else "this looks like a URL without its scheme",
+            hint=f"did you mean {like[0]}:? A file of that name is ./{name}"
+            if like
+            else "write postgresql://user:***@host:5432/database; a file of that name begins with ./",
+        )
+
+
+def _embedded(rest: str, schema: str | None) -> PostgresSettings:
+    path, query = _split_query(rest)
+    unknown = sorted(set(query) - {"schema"})
+    if unknown:
+        raise ConfigError(f"the URL of an embedded Postgres has no option {unknown[0]!r}", hint="schema")
+    return _postgres(None, schema or query.get("schema"), unquote(path))
 
 
 def _sqlite_url(url: str, rest: str) -> SqliteSettings:
@@ -265,6 +299,8 @@ def _sqlite_url(url: str, rest: str) -> SqliteSettings:
         )
     if not path:
         raise ConfigError("sqlite needs a path", hint="write sqlite:///relative.db")
+    if "?" in path:
+        raise ConfigError("a SQLite URL has no options", hint="a ? in the file's name is written %3F")
     return SqliteSettings(Path(unquote(path)))
 
 
@@ -293,8 +329,7 @@ def _postgres(conninfo: str | None, schema: str | None, embedded: str | Path | N
         if not conninfo:
             raise ConfigError("no Postgres address given", hint="give postgresql://... or set DATABASE_URL")
     if conninfo.startswith("postgresql+embedded:"):
-        path, query = _split_query(conninfo.partition(":")[2])
-        return PostgresSettings("", schema or query.get("schema"), Path(unquote(path)))
+        return _embedded(conninfo.partition(":")[2], schema)
     if not re.match(r"[a-z][a-z0-9+.-]*://", conninfo, re.I):  # a password may have :// in it
         return PostgresSettings(conninfo, schema)
     scheme, _, rest = conninfo.partition("://")
@@ -332,13 +367,14 @@ def _qdrant(data: Mapping[str, Any]) -> QdrantSettings:
             raise ConfigError(
                 "no Qdrant address given", hint="give qdrant+http://host:6333 or set QDRANT_URL"
             )
+    url = _served(str(url), "qdrant", "host:6333") if url else None
     key = data.get("api_key") or (env("QDRANT_API_KEY") if url else None)
     port = data.get("grpc_port")
     quantization = data.get("quantization")
     if quantization not in (None, "scalar", "binary"):
         raise ConfigError(f"quantization cannot be {quantization!r}", hint="scalar or binary")
     return QdrantSettings(
-        url=str(url) if url else None,
+        url=url,
         path=Path(path) if path is not None else None,
         api_key=key,
         prefix=str(data.get("prefix", "")),
@@ -350,6 +386,19 @@ def _qdrant(data: Mapping[str, Any]) -> QdrantSettings:
         replication=_count(data, "replication"),
         bm25=str(data["bm25"]) if data.get("bm25") else None,
     )
+
+
+def _served(address: str, scheme: str, example: str) -> str:
+    """Return the http(s) address of a service, which may be written with our own scheme before it."""
+    plain = re.sub(rf"^{scheme}\+(?=https?:)", "", address, flags=re.I)
+    if not re.match(r"[^/?#]", re.sub(r"^https?:(?://)?", "", plain, flags=re.I)):
+        raise ConfigError(f"{mask(address)} names no host", hint=f"write {scheme}+http://{example}")
+    if "?" in plain:
+        raise ConfigError(
+            f"options cannot be given in {mask(address)}",
+            hint="they are keys of a dict, or of a whole address",
+        )
+    return plain
 
 
 def _count(data: Mapping[str, Any], name: str) -> int | None:
@@ -382,6 +431,7 @@ def _pinecone(data: Mapping[str, Any]) -> PineconeSettings:
             raise ConfigError(
                 "no Pinecone index given", hint="give pinecone:index-name or set PINECONE_INDEX_HOST"
             )
+    host = _served(str(host), "pinecone", "index-host") if host else None
     bulk = data.get("bulk")
     if bulk and not index:
         raise ConfigError(

@@ -154,7 +154,9 @@ class Run:
 
     def _look(self) -> Standing:
         """See what stands in the target before the source is read: a wrong password costs no audit."""
-        standing: Standing = self._retrying(lambda: self.target.look(self.plan.tables), recover=False)
+        standing: Standing = self._retrying(
+            lambda: self.target.look(self.plan.tables), recover=False, away_s=retry.AWAY_S
+        )
         self.progress.set(notes=(*self.progress.report.notes, *standing.notes))
         if standing.strangers and not self.choices.into_existing:
             names = ", ".join(standing.strangers[:5])
@@ -245,14 +247,16 @@ class Run:
         self.progress.set(resumed=resumed)
         return resumed
 
-    def _retrying(self, work: Callable[[], Any], *, recover: bool = True) -> Any:
+    def _retrying(self, work: Callable[[], Any], *, recover: bool = True, away_s: float | None = None) -> Any:
         def again() -> None:
             self._check_stop()
             if recover:
                 self.target.rollback()
                 self.target.reconnect()
 
-        return retry.call(work, recover=again, progress=lambda: self._commits, say=self._observer.say)
+        return retry.call(
+            work, recover=again, progress=lambda: self._commits, say=self._observer.say, away_s=away_s
+        )
 
     def _check_stop(self) -> None:
         if self._stop.is_set():
@@ -372,6 +376,12 @@ class Run:
             if to_do and not self._loosened:
                 self._retrying(self.target.loosen)
                 self._loosened = True
+
+            def told(written: int) -> None:
+                if not owned:  # what is owned was told of when it was copied
+                    done = min(max(same, 0) + written, outcome.rows_source)
+                    self._tell("copy", table, done, outcome.rows_source)
+
             written, quarantined = mend(
                 self.source,
                 self.target,
@@ -383,6 +393,7 @@ class Run:
                 remove=remove,
                 open_reader=self._open_reader,
                 retrying=self._retrying,
+                progress=told,
             )
             self.progress.add(
                 table.name,

@@ -78,6 +78,10 @@ class TransientError(BackendError):
         self.retry_after = retry_after
 
 
+class UnreachableError(TransientError):
+    """No connection could be made: a store that is away for a moment, or an address that is wrong."""
+
+
 class CheckpointError(MigrateError):
     """An unfinished run is in the way: another plan, or another owner."""
 

@@ -29,8 +29,11 @@ def mend(
     remove: bool,
     open_reader: Callable[[], Source],
     retrying: Callable[[Callable[[], Any]], Any],
+    progress: Callable[[int], None] = lambda written: None,
 ) -> tuple[int, int]:
     """Add the rows that are missing and, where asked, change and remove others.
+
+    progress: called with the rows written so far, after each commit.
 
     Returns (rows written, exact values kept). Deletes come first, so that a
     value that moved from one row to another meets no unique index.
@@ -57,6 +60,7 @@ def mend(
         kept, exact = fit.split(rows, found) if found else (rows, [])
         amend(kept, exact, replace=replace)
         written, quarantined = written + len(rows), quarantined + len(exact)
+        progress(written)
 
     # Changes come first: one of them may free the value of a UNIQUE column that an added row has.
     for replace, wanted in ((True, marked.change), (False, marked.add)):

@@ -112,8 +112,14 @@ class Report:
         return sum(t.differs for t in self.tables)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return JSON-ready data."""
-        return asdict(self)
+        """Return what a JSON document can hold, and what is read back from one: dicts, lists and scalars."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 class Progress:

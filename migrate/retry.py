@@ -8,12 +8,13 @@ from typing import TypeVar
 
 import tenacity
 
-from migrate.errors import TransientError
+from migrate.errors import TransientError, UnreachableError
 
 T = TypeVar("T")
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.25, 10.0
 PATIENCE_S = 120.0  # without any progress for so long, the store is given up
+AWAY_S = 5.0  # and one that was never reached, so soon: its address may be wrong, and nothing is lost
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
@@ -28,15 +29,17 @@ def _wait(state: tenacity.RetryCallState) -> float:
 class _Patience:
     """Stops when too long a time has passed since something last became durable."""
 
-    def __init__(self, progress: Callable[[], int], patience_s: float) -> None:
-        self._progress, self._patience_s = progress, patience_s
+    def __init__(self, progress: Callable[[], int], patience_s: float, away_s: float) -> None:
+        self._progress, self._patience_s, self._away_s = progress, patience_s, away_s
         self._seen, self._since = progress(), time.monotonic()
 
     def __call__(self, state: tenacity.RetryCallState) -> bool:
         now = self._progress()
         if now > self._seen:
             self._seen, self._since = now, time.monotonic()
-        return time.monotonic() - self._since > self._patience_s
+        error = state.outcome.exception() if state.outcome else None
+        patience_s = self._away_s if isinstance(error, UnreachableError) else self._patience_s
+        return time.monotonic() - self._since > patience_s
 
 
 def call(
@@ -46,12 +49,14 @@ def call(
     progress: Callable[[], int] = lambda: 0,
     say: Callable[[str], None] = lambda _: None,
     patience_s: float = PATIENCE_S,
+    away_s: float | None = None,
 ) -> T:
     """Do `work`, again after a TransientError, until `patience_s` have passed without progress.
 
     recover:  makes the store usable again (reconnects); may itself raise TransientError.
     progress: a number that grows whenever something became durable; patience
               starts anew each time it has grown.
+    away_s:   the same for a store to which no connection can be made; None: as long.
     """
     tried = False
 
@@ -65,7 +70,7 @@ def call(
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(TransientError),
         wait=_wait,
-        stop=_Patience(progress, patience_s),
+        stop=_Patience(progress, patience_s, patience_s if away_s is None else away_s),
         before_sleep=lambda s: say(f"{s.outcome.exception() if s.outcome else 'failed'}; trying again"),
         reraise=True,
     )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import migrate as package
-from migrate import api, engine
+from migrate import api, config, engine
 from migrate.api import MigrationEngine, Request
 from migrate.errors import (
     ConfigError,
@@ -22,6 +22,7 @@ from migrate.errors import (
     SchemaError,
     VerifyError,
 )
+from migrate.overlap import refuse_overlap
 from migrate.report import Report
 from tests.small_stores import asked, in_memory, pairs, sqlite_file
 
@@ -82,20 +83,58 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert not any((request.dry_run, request.restart, request.update, request.mirror, request.auto_setup))
 
 
-@pytest.mark.parametrize("spelling", ["same", "relative", "symlink", "dict"])
+@pytest.mark.parametrize("spelling", ["same", "relative", "symlink", "hard link", "dict"])
 def test_a_store_is_not_migrated_into_itself(
     spelling: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "link.db").symlink_to(source)
-    target: Any = {"same": source, "relative": "source.db", "symlink": "link.db"}.get(spelling) or {
-        "type": "sqlite",
-        "path": str(source),
-    }
+    (tmp_path / "hard.db").hardlink_to(source)
+    names = {"same": source, "relative": "source.db", "symlink": "link.db", "hard link": "hard.db"}
+    target: Any = names.get(spelling) or {"type": "sqlite", "path": str(source)}
     before = source.read_bytes()
     with pytest.raises(ConfigError, match="same"):
         api.migrate(source, target, into_existing=True)
     assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("origin", "target", "said"),
+    [
+        ("source.db", "qdrant:./f?sidecar=source.db", "into a part of the source: source.db"),
+        ("source.db", "pinecone+http://127.0.0.1:1?sidecar=./source.db", "into a part of the source"),
+        ("qdrant:./f", "qdrant:f", "same store"),
+        ("qdrant:./f", "qdrant:./f?sidecar=other.db", "same store"),
+        ("qdrant:./f", "f.memlift.sqlite", "into a part of the source: f.memlift.sqlite"),
+        ("qdrant:./f", "qdrant:./g?sidecar=f.memlift.sqlite", "into a part of the source"),
+        ("qdrant:./f", "f/x.db", "would lie inside the source qdrant:f"),
+        ("postgresql+embedded:./pg", "pg/x.db", "would lie inside the source"),
+    ],
+)
+def test_no_part_of_a_source_is_written_to(
+    origin: str, target: str, said: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PINECONE_API_KEY", "pk")
+    before = source.read_bytes()
+    with pytest.raises(ConfigError, match=said) as raised:
+        api.migrate(origin, target, into_existing=True)
+    assert raised.value.hint == "name another file, schema or prefix for the target"
+    assert source.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["source.db"]
+
+
+def test_another_prefix_in_one_folder_and_another_schema_in_one_cluster_are_other_stores() -> None:
+    parse = config.parse
+    refuse_overlap(parse("qdrant:./f"), parse("qdrant:./f?prefix=b_"))
+    refuse_overlap(parse("postgresql+embedded:./pg?schema=a"), parse("postgresql+embedded:./pg?schema=b"))
+    refuse_overlap(parse("a.db"), parse("f/a.db"))
+
+
+def test_an_option_that_is_mistyped_is_named_with_what_was_meant(source: Path) -> None:
+    with pytest.raises(ConfigError, match="migrate has no option 'batchsize'") as raised:
+        api.migrate(source, "target.db", batchsize=10)
+    assert raised.value.hint == "batch_size"
 
 
 def test_tables_are_chosen_and_left_out(source: Path, tmp_path: Path) -> None:
@@ -176,6 +215,16 @@ def test_progress_is_monotonic_and_ends_whole_for_every_table(
     check_progress(progress_of(lambda on: api.migrate(source, target, on_progress=on)))
 
 
+def test_progress_of_a_rerun_is_told_after_each_commit(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target.db"
+    api.migrate(source, target)
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 1300)"
+    asked(source, f"{numbers} INSERT INTO a SELECT i, 'new' FROM n")
+    seen = progress_of(lambda on: api.migrate(source, target, batch_size=100, on_progress=on))
+    check_progress(seen)
+    assert [done for done, _ in seen["a"]] == [600, 1100, 1294, 1294]
+
+
 class StopHereError(Exception):
     """A caller's own."""
 
@@ -213,6 +262,12 @@ def test_a_stop_that_was_asked_for_leaves_a_clean_checkpoint(source: Path, tmp_p
 
 
 # --- reports ------------------------------------------------------------------------------
+
+
+def test_a_report_as_a_dict_is_what_its_json_is_read_back_as(source: Path, tmp_path: Path) -> None:
+    found = api.migrate(source, tmp_path / "target.db").to_dict()
+    assert json.loads(json.dumps(found)) == found
+    assert isinstance(found["tables"], list)
 
 
 def test_a_report_has_the_fields_of_the_contract_and_is_json(source: Path, tmp_path: Path) -> None:

@@ -106,6 +106,63 @@ def test_an_address_of_any_form_is_read(
 
 
 @pytest.mark.parametrize(
+    ("endpoint", "message", "hint"),
+    [
+        ("pincone:my-index", "pincone: is no store's address", "did you mean pinecone:?"),
+        ("postgres+embedded:./d", "postgres+embedded: is no store's address", "postgresql+embedded:"),
+        ("postgresql//u:hunter2@h/db", "looks like a URL without its scheme", "postgresql://user:***@"),
+        ("u:hunter2@h/db", "looks like a URL without its scheme", "begins with ./"),
+        ("postgresql+embedded:./d?schma=s", "has no option 'schma'", "schema"),
+        ("sqlite:///a.db?mode=ro", "a SQLite URL has no options", "%3F"),
+        ("qdrant+http://", "names no host", "qdrant+http://host:6333"),
+        ("pinecone+https://", "names no host", "pinecone+http://index-host"),
+        ({"type": "qdrant", "url": "http://h:6333?prefix=a_"}, "options cannot be given", "keys of a dict"),
+        ({"type": "sqlite", "path": ""}, "sqlite needs a path", "brain.sqlite"),
+        (None, "a store's address cannot be NoneType", "a URL"),
+        (b"brain.sqlite", "a store's address cannot be bytes", "a path"),
+    ],
+)
+def test_an_address_that_is_mistyped_is_refused_and_never_becomes_a_file(
+    endpoint: Any, message: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PINECONE_API_KEY", "pk")
+    with pytest.raises(ConfigError) as caught:
+        parse(endpoint)
+    assert message in str(caught.value)
+    assert hint in str(caught.value.hint)
+    assert "hunter2" not in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("name", ["./pincone:my-index", "backup:2026.db", "dir/a:b@c/d.db", "./u:p@h/db"])
+def test_a_file_may_have_a_colon_in_its_name(name: str) -> None:
+    assert parse(name) == SqliteSettings(Path(name))
+
+
+def test_a_conninfo_string_is_a_postgres_address_as_in_psql() -> None:
+    assert parse("host=h password=hunter2") == PostgresSettings("host=h password=hunter2")
+    assert "hunter2" not in str(parse("host=h password=hunter2"))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "qdrant+http://h:6333?prefix=a_",
+        "qdrant:folder?prefix=a_",
+        "pinecone:my-index?namespace=ns",
+        "pinecone+https://h?namespace=ns",
+        "postgresql://h/db?schema=s",
+        "postgresql+embedded:pgdata?schema=s",
+    ],
+)
+def test_a_store_is_shown_as_the_address_that_opens_it(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PINECONE_API_KEY", "pk")
+    monkeypatch.setenv("PINECONE_INDEX_HOST", "idx.svc")
+    assert str(parse(address)) == address
+    assert str(parse({"type": "pinecone"})) == "pinecone+https://idx.svc"
+    assert parse({"type": "qdrant", "url": "qdrant+http://h"}) == parse("qdrant+http://h")
+
+
+@pytest.mark.parametrize(
     ("endpoint", "variables", "wanted"),
     [
         (

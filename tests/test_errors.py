@@ -17,6 +17,7 @@ from migrate.errors import (
     RecordError,
     SchemaError,
     TransientError,
+    UnreachableError,
     VerifyError,
 )
 
@@ -29,6 +30,7 @@ CODES = {
     MisfitError: 4,
     BackendError: 1,
     TransientError: 1,
+    UnreachableError: 1,
     CheckpointError: 2,
     LeaseLostError: 1,
     VerifyError: 3,

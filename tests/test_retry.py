@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from migrate import retry
-from migrate.errors import BackendError, TransientError
+from migrate.errors import BackendError, TransientError, UnreachableError
 
 
 class Clock:
@@ -99,6 +99,15 @@ def test_patience_ends_after_two_minutes_without_progress(clock: Clock) -> None:
     with pytest.raises(TransientError, match="away"):
         retry.call(flaky.work, recover=flaky.recover)
     assert 120 <= sum(clock.slept) <= 132
+
+
+def test_a_store_that_was_never_reached_is_given_up_soon_where_that_is_asked(clock: Clock) -> None:
+    refused = Flaky(*[UnreachableError("refused")] * 1000)
+    with pytest.raises(UnreachableError):
+        retry.call(refused.work, recover=refused.recover, away_s=5.0)
+    assert 5 <= sum(clock.slept) <= 12
+    busy = Flaky(*[TransientError("busy")] * 8)
+    assert retry.call(busy.work, recover=busy.recover, away_s=5.0) == "done"
 
 
 def test_patience_starts_anew_with_every_progress(clock: Clock) -> None:

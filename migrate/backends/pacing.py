@@ -18,13 +18,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Generic, TypeVar
 
-from migrate.errors import TransientError
+from migrate.errors import TransientError, UnreachableError
 
 Request = TypeVar("Request")
 Result = TypeVar("Result")
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 10.0
 PATIENCE_S = 60.0  # without one success for so long, the run's own retry takes over
+AWAY_S = 3.0  # for a store that has not answered once yet: its address may be wrong
 LONGEST_ASKED_S = 120.0  # a longer Retry-After is taken for this
 
 
@@ -44,11 +45,12 @@ def retry_after(value: Any) -> float | None:
     return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
-def patiently(work: Callable[[], Result], over: threading.Event) -> Result:
+def patiently(work: Callable[[], Result], over: threading.Event, *, reached: bool = True) -> Result:
     """Do one request, again after a TransientError, until it has failed for `PATIENCE_S`; return its result.
 
     A run that is told of an error reads a whole table again, so a busy moment is waited out here.
     over: set when nobody needs the result any more; the error is raised at once then.
+    reached: whether the store has ever answered; to one that has not, no connection is tried for long.
     """
     since, failures = time.monotonic(), 0
     while True:
@@ -57,7 +59,8 @@ def patiently(work: Callable[[], Result], over: threading.Event) -> Result:
         except TransientError as exc:
             failures += exc.retry_after is None
             wait = _pause(exc, failures)
-            if time.monotonic() - since + (0 if exc.retry_after else wait) > PATIENCE_S or over.wait(wait):
+            patience_s = AWAY_S if isinstance(exc, UnreachableError) and not reached else PATIENCE_S
+            if time.monotonic() - since + (0 if exc.retry_after else wait) > patience_s or over.wait(wait):
                 raise
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -283,3 +285,33 @@ def test_a_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
     assert done.stdout == "{\n"
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "scheme"),
+    [
+        ("migrate brain.sqlite {}", "qdrant+http"),
+        ("migrate {} out.sqlite", "qdrant+http"),
+        ("verify brain.sqlite {}", "qdrant+http"),
+        ("inspect {}", "qdrant+http"),
+        ("undo {} --yes", "qdrant+http"),
+        ("audit brain.sqlite {}", "pinecone+http"),
+        ("search {} --text x", "pinecone+http"),
+    ],
+)
+def test_a_server_that_nobody_can_reach_ends_a_command_within_seconds_with_2(
+    words: str, scheme: str, tmp_path: Path
+) -> None:
+    sample(tmp_path)
+    with socket.socket() as closed:  # bound, never listening: every connection is refused
+        closed.bind(("127.0.0.1", 0))
+        address = f"{scheme}://127.0.0.1:{closed.getsockname()[1]}"
+        env = environment(PINECONE_API_KEY="hunter2", MEMLIFT_HOME=str(tmp_path / "home"))
+        started = time.monotonic()
+        done = memlift(*words.format(address).split(), cwd=tmp_path, env=env)
+
+    assert done.returncode == 2
+    assert "Connection refused" in error_lines(done.stderr)[0]
+    assert error_lines(done.stderr)[1].startswith("hint: is the")
+    assert "hunter2" not in done.stdout + done.stderr
+    assert time.monotonic() - started < 40

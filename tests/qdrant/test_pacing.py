@@ -10,7 +10,7 @@ import pytest
 
 from migrate.backends import pacing
 from migrate.backends.pacing import Writer, patiently
-from migrate.errors import BackendError, TransientError
+from migrate.errors import BackendError, TransientError, UnreachableError
 
 
 def test_everything_is_sent_once_when_all_goes_well() -> None:
@@ -148,3 +148,20 @@ def test_a_read_is_tried_again_until_patience_ends(monkeypatch: pytest.MonkeyPat
     with pytest.raises(TransientError, match="busy"):
         patiently(lambda: read(10_000), over)
     assert len(tries) == 1
+
+
+def test_a_server_that_never_answered_is_not_asked_for_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "AWAY_S", 0.3)
+    tries = 0
+
+    def read() -> str:
+        nonlocal tries
+        tries += 1
+        if tries < 6:
+            raise UnreachableError("refused")
+        return "page"
+
+    with pytest.raises(UnreachableError):
+        patiently(read, threading.Event(), reached=False)
+    assert tries < 6
+    assert patiently(read, threading.Event()) == "page"

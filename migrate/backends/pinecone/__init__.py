@@ -11,6 +11,7 @@ from dataclasses import replace
 from migrate import backends
 from migrate.backends.base import Options
 from migrate.backends.pinecone.fit import fit as records_fit
+from migrate.backends.pinecone.indexes import sidecar_of
 from migrate.backends.pinecone.prices import foretell
 from migrate.backends.pinecone.shape import is_records
 from migrate.backends.pinecone.source import PineconeSource
@@ -19,7 +20,7 @@ from migrate.config import PineconeSettings
 from migrate.fit import Fit
 from migrate.schema import Table
 
-__all__ = ["VERIFY", "fit", "foretell", "source", "target"]
+__all__ = ["VERIFY", "fit", "foretell", "sidecar_of", "source", "target"]
 
 VERIFY = "sample"  # where nobody says otherwise: reading all records back costs read units
 

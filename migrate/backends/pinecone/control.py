@@ -50,6 +50,7 @@ class Control:
         self._made: Any = None
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._reached = False
 
     def _client(self) -> Any:
         with self._lock:
@@ -75,9 +76,11 @@ class Control:
     def _asked(self, op: str, work: Callable[[], Any], **where: Any) -> Any:
         def once() -> Any:
             with translating(op, **where):
-                return work()
+                answer = work()
+            self._reached = True
+            return answer
 
-        return patiently(once, self._over)
+        return patiently(once, self._over, reached=self._reached)
 
     def index(self, name: str) -> Index | None:
         """Return an index, or None where there is none of this name."""

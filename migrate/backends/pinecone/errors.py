@@ -13,7 +13,14 @@ from pinecone.errors import ApiError, PineconeError
 
 from migrate.backends.pacing import retry_after
 from migrate.config import mask
-from migrate.errors import BackendError, ConfigError, MigrateError, SchemaError, TransientError
+from migrate.errors import (
+    BackendError,
+    ConfigError,
+    MigrateError,
+    SchemaError,
+    TransientError,
+    UnreachableError,
+)
 
 _RETRIED = {408, 425, 429, 500, 502, 503, 504}
 _NO_LISTING = "listing vector ids is supported only"
@@ -68,7 +75,10 @@ def of_response(op: str, response: httpx.Response, **where: Any) -> MigrateError
 
 def of_transport(op: str, error: httpx.HTTPError, **where: Any) -> TransientError:
     """Return the error of a connection that broke or was never made."""
-    return TransientError(
+    kind = (
+        UnreachableError if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) else TransientError
+    )
+    return kind(
         f"Pinecone could not {op}: {mask(str(error)) or type(error).__name__}",
         hint="is the network up, and is the index's host right?",
         **where,
@@ -87,8 +97,7 @@ def translating(op: str, **where: Any) -> Iterator[None]:
         asked = retry_after(headers.get("retry-after"))
         raise of_status(op, int(exc.status_code), str(exc), asked, **where) from exc
     except (pinecone.PineconeConnectionError, pinecone.PineconeTimeoutError) as exc:
-        raise TransientError(
-            f"Pinecone could not {op}: {mask(str(exc))}", hint="is the network up?", **where
-        ) from exc
+        kind = UnreachableError if isinstance(exc, pinecone.PineconeConnectionError) else TransientError
+        raise kind(f"Pinecone could not {op}: {mask(str(exc))}", hint="is the network up?", **where) from exc
     except PineconeError as exc:
         raise ConfigError(f"Pinecone could not {op}: {mask(str(exc))}", **where) from exc

@@ -69,6 +69,7 @@ class Plane:
         self._client: httpx.Client | None = None
         self._lock = threading.Lock()
         self._over = threading.Event()
+        self._reached = False
 
     def _open(self) -> httpx.Client:
         with self._lock:
@@ -105,6 +106,7 @@ class Plane:
             raise of_transport(op, exc) from exc
         except RuntimeError as exc:  # closed by another thread in between
             raise TransientError(f"Pinecone could not {op}: {exc}") from exc
+        self._reached = True
         if not response.is_success:
             error = of_response(op, response)
             if isinstance(error, TransientError):
@@ -115,7 +117,7 @@ class Plane:
 
     def _read(self, op: str, method: str, path: str, body: bytes | None = None) -> httpx.Response:
         """Ask until there is an answer: nothing is changed by asking twice."""
-        return patiently(lambda: self._once(op, method, path, body), self._over)
+        return patiently(lambda: self._once(op, method, path, body), self._over, reached=self._reached)
 
     def _counted(self, answer: Any) -> Any:
         units = (answer.get("usage") or {}).get("readUnits")

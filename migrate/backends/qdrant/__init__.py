@@ -11,6 +11,7 @@ from migrate import backends
 from migrate.backends.base import Options
 from migrate.backends.qdrant.engine import Limits
 from migrate.backends.qdrant.fit import fit as collection_fit
+from migrate.backends.qdrant.settings import sidecar_of
 from migrate.backends.qdrant.shape import is_collection
 from migrate.backends.qdrant.source import QdrantSource
 from migrate.backends.qdrant.target import QdrantTarget
@@ -18,7 +19,7 @@ from migrate.config import QdrantSettings
 from migrate.fit import Fit
 from migrate.schema import Table
 
-__all__ = ["fit", "source", "target"]
+__all__ = ["fit", "sidecar_of", "source", "target"]
 
 
 def source(settings: QdrantSettings) -> QdrantSource:

@@ -14,7 +14,14 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from migrate.backends.pacing import retry_after
 from migrate.config import mask
-from migrate.errors import BackendError, ConfigError, MigrateError, SchemaError, TransientError
+from migrate.errors import (
+    BackendError,
+    ConfigError,
+    MigrateError,
+    SchemaError,
+    TransientError,
+    UnreachableError,
+)
 
 _RETRIED = {408, 429, 500, 502, 503, 504}
 _FULL = ("no space left", "disk is full", "out of disk", "not enough disk", "insufficient storage")
@@ -90,7 +97,8 @@ def translating(op: str, **where: Any) -> Iterator[None]:
         raise of_status(op, exc.status_code or 500, text, None, **where) from exc
     except (ResponseHandlingException, httpx.HTTPError, OSError) as exc:
         source = getattr(exc, "source", exc)
-        raise TransientError(
+        never = isinstance(source, httpx.ConnectError | httpx.ConnectTimeout)
+        raise (UnreachableError if never else TransientError)(
             f"Qdrant could not {op}: {mask(str(source)) or type(source).__name__}",
             hint="is the server running, and is the address right?",
             **where,
