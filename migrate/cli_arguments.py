@@ -125,7 +125,13 @@ def _migrate(commands: Any) -> None:
     command.add_argument(
         "--workers", type=_positive, default=1, metavar="N", help="processes that build an index"
     )
-    command.add_argument("--index", choices=("auto", "none", "hnsw"), default="auto", help="vector indexes")
+    command.add_argument(
+        "--index",
+        choices=("auto", "none", "hnsw"),
+        default="auto",
+        help="what searches use: auto builds it after the rows (default), none leaves it out; "
+        "hnsw is auto, and says where an index beside a SQLite file could not be built",
+    )
     again = command.add_argument_group("over a target that holds rows")
     again.add_argument("--restart", action="store_true", help="forget an unfinished run and begin anew")
     again.add_argument("--update", action="store_true", help="where rows differ, the source wins")
@@ -161,10 +167,11 @@ def _audit(commands: Any) -> None:
         commands,
         "audit",
         "say in full what a migration would do and what would not fit; writes nothing anywhere",
-        epilog="Without TARGET the cells are judged against every store that memlift writes to.",
+        epilog="Without TARGET the cells are judged against every store that memlift writes to. "
+        "Exit code 4 where something does not fit.",
     )
-    command.add_argument("source", metavar="SOURCE")
-    command.add_argument("target", metavar="TARGET", nargs="?")
+    command.add_argument("source", metavar="SOURCE", help="the store to read; nothing in it is changed")
+    command.add_argument("target", metavar="TARGET", nargs="?", help="where it is to go; not written to")
     _output(command)
     _reading(command)
 

@@ -48,6 +48,10 @@ COMMIT_S = 1.0  # or after this time, whichever comes first
 OnProgress = Callable[[int, int, str], None]
 
 
+def _counted(n: int, one: str, many: str) -> str:
+    return f"{n} {one if n == 1 else many}"
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
     """What a user asked of a run; see INTERFACE in the README for each."""
@@ -137,7 +141,7 @@ class Run:
             return report
         if report.misfits and self.choices.on_misfit == "fail":
             raise MisfitError(
-                f"{report.misfits} cells do not fit the target; nothing was written",
+                f"{_counted(report.misfits, 'cell does', 'cells do')} not fit the target; nothing was written",
                 hint="--on-misfit quarantine keeps the exact values beside their rows",
             )
         try:
@@ -147,7 +151,7 @@ class Run:
         report = self.report()
         if report.differs:
             raise VerifyError(
-                f"{report.differs} rows differ between source and target",
+                f"{_counted(report.differs, 'row differs', 'rows differ')} between source and target",
                 hint=self._difference_hint(),
             )
         return report

@@ -20,7 +20,7 @@ from provisioners.ready import TIMEOUT_S
 
 def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     """Add our commands; each sets `run`, a function of the parsed arguments that returns the exit code."""
-    up = subparsers.add_parser("up", help="set up Postgres or Qdrant, or find it running")
+    up = _command(subparsers, "up", "set up Postgres or Qdrant, or find it running")
     up.add_argument("kind", choices=KINDS)
     place = up.add_mutually_exclusive_group()
     place.add_argument(
@@ -41,22 +41,22 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     up.add_argument("--yes", action="store_true", help="answer questions with yes")
     _common(up, run=_up)
 
-    status = subparsers.add_parser("status", help="where our stores are, and how they stand")
+    status = _command(subparsers, "status", "where our stores are, and how they stand")
     status.add_argument("kind", nargs="?", choices=KINDS)
     _common(status, run=_status, named=False)
 
-    logs = subparsers.add_parser("logs", help="what a store has written last")
+    logs = _command(subparsers, "logs", "what a store has written last")
     logs.add_argument("kind", nargs="?", choices=KINDS)
-    logs.add_argument("-n", "--lines", type=int, default=100)
+    logs.add_argument("-n", "--lines", type=int, default=100, help="how many (default 100)")
     _which(logs)
     _common(logs, run=_logs, named=False)
 
-    stop = subparsers.add_parser("stop", help="stop our stores; up starts them again")
+    stop = _command(subparsers, "stop", "stop our stores; up starts them again")
     stop.add_argument("kind", nargs="?", choices=KINDS)
     _which(stop)
     _common(stop, run=_stop, named=False)
 
-    down = subparsers.add_parser("down", help="remove our containers; their data stays")
+    down = _command(subparsers, "down", "remove our containers; their data stays")
     down.add_argument("kind", nargs="?", choices=KINDS)
     down.add_argument("--volumes", action="store_true", help="remove their data too, after asking")
     down.add_argument("--yes", action="store_true", help="do not ask")
@@ -64,6 +64,11 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     _common(down, run=_down, named=False)
     for parser in (status, logs, stop, down):
         parser.add_argument("--name", default=None, help="only the store set up with this --name")
+
+
+def _command(subparsers: argparse._SubParsersAction[Any], name: str, text: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = subparsers.add_parser(name, help=text, description=text)
+    return made
 
 
 def _common(parser: argparse.ArgumentParser, *, run: Any, named: bool = True) -> None:
@@ -76,8 +81,8 @@ def _common(parser: argparse.ArgumentParser, *, run: Any, named: bool = True) ->
 
 def _which(parser: argparse.ArgumentParser) -> None:
     place = parser.add_mutually_exclusive_group()
-    place.add_argument("--embedded", action="store_const", const="embedded", dest="how")
-    place.add_argument("--docker", action="store_const", const="docker", dest="how")
+    place.add_argument("--embedded", action="store_const", const="embedded", dest="how", help="not in Docker")
+    place.add_argument("--docker", action="store_const", const="docker", dest="how", help="in Docker")
 
 
 def _up(args: argparse.Namespace) -> int:

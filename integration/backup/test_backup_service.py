@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import itertools
 import os
 import signal
@@ -71,15 +72,16 @@ def test_the_service_keeps_to_its_schedule_and_stops_cleanly(tmp_path: Path, sto
             port = free.server_address[1]
         heartbeat = f"http://127.0.0.1:{listener.server_address[1]}/ping?a=1"
         options = ["--interval", "0.5s", "--keep", 2, "--verify-every", "1h", "--heartbeat", heartbeat]
-        with daemon(brain, url, *options, "--metrics", f"127.0.0.1:{port}") as process:
+        with daemon(brain, url, *options, "--metrics", f"127.0.0.1:{port}", "--json") as process:
             wait_for(lambda: len(beats) >= 3)
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
                 metrics = answer.read().decode()
             process.send_signal(signal.SIGTERM)
             asked = time.monotonic()
-            _, messages = process.communicate(timeout=20)
+            printed, messages = process.communicate(timeout=20)
             assert time.monotonic() - asked < 5
             assert process.returncode == 0, messages
+            assert json.loads(printed)["clean"] is True
         listener.shutdown()
     assert set(beats) == {"/ping?a=1"}
     for name in (

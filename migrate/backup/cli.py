@@ -280,6 +280,8 @@ def run(args: argparse.Namespace) -> int:
         if not told.is_set():
             raise InterruptedRunError("the service ended by itself", exit_code=1)
         logger.info("stopped%s", "" if clean else "; a backup under way was given up")
+        if args.json:
+            print_json({"store": manager.store.url, "database": manager.database, "clean": clean})
         return 0 if clean else code
     finally:
         for number, old in previous.items():
@@ -312,7 +314,7 @@ def _manager(
 
     path = _database(args.database)
     if not path.is_file():
-        raise ConfigError(f"no such database: {args.database}")
+        raise ConfigError(f"no such database: {args.database}", hint="check the path")
     return BackupManager(
         path,
         store=args.store,

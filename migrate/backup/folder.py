@@ -79,7 +79,9 @@ class FolderStore:
     def reach(self, *, write: bool, patience_s: float) -> None:
         del patience_s
         if not write and not self._root.is_dir():
-            raise ConfigError(f"no such folder: {self._root}")
+            raise ConfigError(
+                f"no such folder: {self._root}", hint="check the path; memlift backup create makes it"
+            )
         try:
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as exc:

@@ -66,7 +66,7 @@ def uri(path: Path, *options: str) -> str:
 def database_size(path: Path) -> int:
     """Return the bytes a copy may take: the file and what its WAL may add."""
     if not path.is_file():
-        raise ConfigError(f"no such database: {path}")
+        raise ConfigError(f"no such database: {path}", hint="check the path")
     return sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists())
 
 
