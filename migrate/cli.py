@@ -82,12 +82,12 @@ def failed(error: MigrateError, code: int, *, as_json: bool, cause: BaseExceptio
         from migrate.cli_report import report_text
         from migrate.cli_text import Page
 
-        out(report_text(error.report, Page.of(sys.stdout), error=str(error)))
+        out(report_text(error.report, Page.of(sys.stdout), error=mask(str(error))))
     sys.stdout.flush()
     if debug():
         import traceback
 
-        err("".join(traceback.format_exception(cause or error)).rstrip())
+        err(mask("".join(traceback.format_exception(cause or error)).rstrip()))  # drivers quote addresses
     err(f"error: {message}")
     err(f"hint: {hint}")
     return code

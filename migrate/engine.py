@@ -24,6 +24,7 @@ from typing import Any
 from migrate import retry
 from migrate.auditing import audit
 from migrate.backends.base import Fit, Metered, Packer, Phase, Position, Source, Standing, Step, Target
+from migrate.config import mask
 from migrate.errors import (
     BackendError,
     ConfigError,
@@ -115,7 +116,7 @@ class Run:
         try:
             return self._run()
         except MigrateError as exc:
-            self.progress.set(errors=(*self.progress.report.errors, str(exc)))
+            self.progress.set(errors=(*self.progress.report.errors, mask(str(exc))))
             raise
         finally:
             self.progress.set(duration_ms=round((time.monotonic() - started) * 1000))

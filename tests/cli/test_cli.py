@@ -287,6 +287,17 @@ def test_a_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
     assert "Exception" not in done.stderr
 
 
+@pytest.mark.parametrize("words", ["inspect {}", "migrate brain.sqlite {}", "search {} --text x"])
+def test_a_traceback_has_no_password_though_the_driver_quotes_the_address(words: str, tmp_path: Path) -> None:
+    sample(tmp_path)
+    words = words.format("postgresql://u:hunter2@[::1/db")  # the bracket is never closed
+    done = memlift(*words.split(), "--json", cwd=tmp_path, env=environment(MEMLIFT_DEBUG="1"))
+
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+    assert "hunter2" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "scheme"),
     [
