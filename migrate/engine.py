@@ -134,6 +134,8 @@ class Run:
             for table in self.plan.tables:
                 self._retrying(partial(self._audit, table), recover=False)
             self.progress.warn(*self.source.problems())
+            if not self.plan.tables:
+                self.progress.warn("the source has no tables, so there is nothing to migrate")
         except BackendError as exc:
             exc.exit_code = ConfigError.exit_code  # nothing was begun
             raise

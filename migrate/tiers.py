@@ -102,7 +102,7 @@ def tier(name: str) -> Tier:
     for one in TIERS:
         if one.name == name:
             return one
-    raise ConfigError(f"there is no tier {name!r}", hint=f"one of {', '.join(NAMES)}")
+    raise ConfigError(f"there is no tier {name!r}", hint=f"one of auto, {', '.join(NAMES)}")
 
 
 def tier_for(vectors: int, given: Mapping[str, float] | None = None) -> Tier:

@@ -264,6 +264,15 @@ def test_a_stop_that_was_asked_for_leaves_a_clean_checkpoint(source: Path, tmp_p
 # --- reports ------------------------------------------------------------------------------
 
 
+def test_a_source_without_tables_is_said_to_be_one(tmp_path: Path) -> None:
+    bare = sqlite_file(tmp_path / "bare.db", "CREATE TABLE t (x); DROP TABLE t")
+    report = api.migrate(bare, tmp_path / "target.db")
+    assert (report.warnings, report.verified) == (
+        ("the source has no tables, so there is nothing to migrate",),
+        False,
+    )
+
+
 def test_a_report_as_a_dict_is_what_its_json_is_read_back_as(source: Path, tmp_path: Path) -> None:
     found = api.migrate(source, tmp_path / "target.db").to_dict()
     assert json.loads(json.dumps(found)) == found
