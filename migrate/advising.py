@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 from migrate import estimate, footprint, tiers
 from migrate.api import Reach
-from migrate.config import Endpoint, Settings
+from migrate.config import Endpoint, PineconeSettings, QdrantSettings, Settings, mask
 from migrate.errors import ConfigError
 from migrate.measuring import Measured, Measuring
 from migrate.report import Observer, Silent
@@ -134,8 +135,16 @@ def _measured(seen: Measured) -> dict[str, Any]:
 
 def command(settings: Settings, to: Tier) -> str:
     """Return the command that moves a store to a tier; it has no secrets."""
-    words = ["memlift", "migrate", str(settings), "--to-tier", to.name]
+    words = ["memlift", "migrate", _address(settings), "--to-tier", to.name]
     return " ".join(map(shlex.quote, words)) + (" --auto-setup" if to.server else "")
+
+
+def _address(settings: Settings) -> str:
+    """Return what opens a store again, its sidecar included."""
+    told = str(settings)
+    if not isinstance(settings, QdrantSettings | PineconeSettings) or settings.sidecar is None:
+        return told
+    return f"{told}{'&' if '?' in told else '?'}sidecar={quote(mask(settings.sidecar), safe='/:@*')}"
 
 
 def _move(to: Tier, settings: Settings, seen: Measured) -> dict[str, Any]:

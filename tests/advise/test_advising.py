@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 import migrate
-from migrate import cli, measuring
-from migrate.advising import advise
+from migrate import cli, measuring, tiers
+from migrate.advising import advise, command
 from migrate.cli_advise import advice_text
 from migrate.cli_text import Page
+from migrate.config import QdrantSettings, parse
 from migrate.errors import ConfigError
 from migrate.inspect import inspect
 from migrate.measuring import measured_latency
@@ -117,6 +118,17 @@ def test_a_move_has_reasons_a_price_and_a_command_that_the_parser_takes(tmp_path
         assert (args.source, args.to_tier, args.target) == (str(store), tier, None)
         assert bool(args.auto_setup) == (tier in ("postgres", "qdrant"))
         assert found.thresholds["sqlite"] == 1_000
+
+
+def test_the_command_names_the_sidecar_and_no_secret_of_it(tmp_path: Path) -> None:
+    store = QdrantSettings(
+        path=tmp_path / "q", prefix="a_", sidecar="postgresql://me:hidden@db/side?schema=s"
+    )
+    words = shlex.split(command(store, tiers.tier("pinecone")))
+    assert words[2] == f"qdrant:{tmp_path}/q?prefix=a_&sidecar=postgresql://me:***@db/side%3Fschema%3Ds"
+    again = parse(words[2])
+    assert isinstance(again, QdrantSettings)
+    assert again.sidecar == "postgresql://me:***@db/side?schema=s"
 
 
 def test_without_servers_the_next_tier_is_pinecone(tmp_path: Path) -> None:
