@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from integration.qdrant_server import strict_mode, vectors
+from integration.qdrant_server import paths, strict_mode, vectors
 from integration.qdrant_server.collection import Collection
 from integration.qdrant_server.errors import QdrantError
 from integration.qdrant_server.store import Store
@@ -90,6 +90,7 @@ class Writes:
         found = self._store.get(name)
         if schema is None:
             raise QdrantError("bad_request", "field_schema is not specified")
+        field = paths.canonical(field)
         strict_mode.check_index_count(found, field)
         entry = (
             {"data_type": schema, "params": None}
@@ -102,7 +103,7 @@ class Writes:
         return done
 
     def delete_index(self, name: str, field: str, *, wait: bool) -> Json:
-        found = self._store.get(name)
+        found, field = self._store.get(name), paths.canonical(field)
         op = {"kind": "delete_index", "field": field}
         done = _write(found, lambda: [(path, op, 0) for path, _ in found.for_read(None)], wait)
         found.set_schema(field, None)

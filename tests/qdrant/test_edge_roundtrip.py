@@ -248,3 +248,21 @@ def test_payload_has_plain_json_that_can_be_filtered(tmp_path: Path) -> None:
     assert json.dumps({k: v for k, v in found.items() if k != "memlift"}, sort_keys=True) == json.dumps(
         wanted, sort_keys=True
     )
+
+
+def test_columns_of_any_name_are_indexed_once(tmp_path: Path) -> None:
+    names = ("a.b", "c[0]", "d\\e", 'q""t', "größe in m", "größe", "日本", "[]")
+    columns = ", ".join(f'"{n}" TEXT' for n in names)
+    source = stores.filled(
+        tmp_path / "a.sqlite",
+        f"CREATE TABLE t (id INTEGER PRIMARY KEY, {columns}, embedding BLOB)",
+        [(1, *names, stores.vector(1, 0, 0))],
+    )
+    with closing(sqlite3.connect(source)) as db:
+        for i, name in enumerate(names):
+            db.execute(f'CREATE INDEX i{i} ON t ("{name}")')
+    assert api.migrate(source, there(tmp_path)).verified
+    second = api.migrate(source, there(tmp_path))
+    assert (second.verified, second.total_rows, second.tables[0].index_s) == (True, 1, 0.0)
+    assert api.migrate(there(tmp_path), tmp_path / "back.sqlite").verified
+    same(comparing.sqlite_rows(tmp_path / "back.sqlite"), comparing.sqlite_rows(source))

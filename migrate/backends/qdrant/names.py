@@ -37,8 +37,9 @@ def vector_name(column: str) -> str:
 def field_path(column: str) -> str | None:
     """Return a payload key as filters and indexes name it: quoted where it has signs of its own.
 
-    None for a key that no path can name: quotes cannot be escaped in one.
+    Letters and digits of any script stand unquoted, as a server tells its indexes.
+    None for a key that no path can name: quotes and backslashes cannot be in one.
     """
-    if re.fullmatch(r"[A-Za-z0-9_-]+", column):
-        return column
-    return None if not column or '"' in column else f'"{column}"'
+    if not column or '"' in column or "\\" in column:
+        return None
+    return column if all(c.isalnum() or c in "_-" for c in column) else f'"{column}"'

@@ -88,7 +88,7 @@ class _Translation:
 
     def _key(self, column: str, path: Sequence[str]) -> str | None:
         parts = [*path] if self.foreign else [column, *path]
-        names = [None if "\\" in part else field_path(part) for part in parts]
+        names = [field_path(part) for part in parts]
         return None if not names or None in names else ".".join(map(str, names))
 
     def _id(self, node: Equals | Between) -> Json:

@@ -1,0 +1,16 @@
+"""Payload keys in the one spelling that the server tells: quoted only where they have to be (`json_path/parse.rs`)."""
+
+from __future__ import annotations
+
+import re
+
+_QUOTED = re.compile(r'"([^"\\]+)"')
+
+
+def canonical(path: str) -> str:
+    """A path as `JsonPath` is printed: letters and digits of any script, `_` and `-` stand unquoted."""
+    return _QUOTED.sub(lambda found: found[1] if _plain(found[1]) else found[0], path)
+
+
+def _plain(key: str) -> bool:
+    return all(c.isalnum() or c in "_-" for c in key)
