@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 TITLE = "qdrant - vector search engine"
 VERSION = "1.20.0"  # the client compares its own minor version with this
-METADATA_SINCE, UPDATE_MODE_SINCE = (1, 16), (1, 17)
+METADATA_SINCE, RRF_SINCE, UPDATE_MODE_SINCE = (1, 16), (1, 16), (1, 17)
 COMMIT = "0" * 40
 PEER_ID = 1
 

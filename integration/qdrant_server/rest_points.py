@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from integration.qdrant_server import ids, vectors
-from integration.qdrant_server.app import UPDATE_MODE_SINCE
+from integration.qdrant_server.app import RRF_SINCE, UPDATE_MODE_SINCE
 from integration.qdrant_server.errors import QdrantError
 
 if TYPE_CHECKING:
@@ -204,14 +204,25 @@ def count(request: Request) -> Any:
 
 
 def query(request: Request) -> Any:
-    points = request.app.reads.query(request.name, [request.body("QueryRequest")])[0]
+    ask = request.body("QueryRequest")
+    _check_known(request, ask)
+    points = request.app.reads.query(request.name, [ask])[0]
     return {"points": [record(point) for point in points]}
 
 
 def query_batch(request: Request) -> Any:
     asks = request.body("QueryRequestBatch")["searches"]
+    for ask in asks:
+        _check_known(request, ask)
     answers = request.app.reads.query(request.name, asks)
     return [{"points": [record(point) for point in points]} for points in answers]
+
+
+def _check_known(request: Request, ask: Json) -> None:
+    """Queries that an older server cannot read."""
+    query = ask.get("query")
+    if isinstance(query, dict) and "rrf" in query and not request.app.since(RRF_SINCE):
+        raise QdrantError("format", "data did not match any variant of untagged enum QueryInterface")
 
 
 def facet(request: Request) -> Any:

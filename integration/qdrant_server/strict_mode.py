@@ -10,6 +10,7 @@ import math
 import time
 from typing import Any
 
+from integration.qdrant_server import paths
 from integration.qdrant_server.collection import Collection
 from integration.qdrant_server.errors import QdrantError
 
@@ -55,7 +56,20 @@ def check_query(found: Collection, ask: Json) -> None:
     if params.get("exact") and config.get("search_allow_exact") is False:
         raise QdrantError("bad_request", 'Exact search disabled! Help: Set the "exact" parameter to false.')
     check_filter(found, ask.get("filter"), update=False)
+    for one in _list(ask.get("prefetch")):
+        _check_prefetch(found, config, one)
     check_rate(found, "read", 1)
+
+
+def _list(given: Any) -> list[Any]:
+    return given if isinstance(given, list) else [] if given is None else [given]
+
+
+def _check_prefetch(found: Collection, config: Json, ask: Json) -> None:
+    _limit(ask.get("limit"), config.get("max_query_limit"), "limit")
+    check_filter(found, ask.get("filter"), update=False)
+    for one in _list(ask.get("prefetch")):
+        _check_prefetch(found, config, one)
 
 
 def check_index_count(found: Collection, field: str) -> None:
@@ -77,37 +91,45 @@ def check_filter(found: Collection, where: Json | None, *, update: bool) -> None
     allowed = config.get("unindexed_filtering_update" if update else "unindexed_filtering_retrieve")
     if allowed is not False:
         return
-    for key, kind in fields:
-        if key not in found.schema:
+    for key, kinds in fields:
+        if (found.schema.get(paths.canonical(key)) or {}).get("data_type") not in kinds:
             raise QdrantError(
                 "bad_request",
-                f'Index required but not found for "{key}" of one of the following types: [{kind}]. '
+                f'Index required but not found for "{key}" of one of the following types: [{", ".join(kinds)}]. '
                 "Help: Create an index for this key or use a different filter.",
             )
 
 
 def _fields(where: Any) -> Any:
+    """Keys of a filter, and the types of index that each of them may have (`unindexed_field.rs`)."""
     if isinstance(where, list):
         for one in where:
             yield from _fields(one)
     elif isinstance(where, dict):
         if "key" in where and "filter" not in where:
-            yield where["key"], _kind(where)
+            yield where["key"], _kinds(where)
             return
+        for condition in ("is_empty", "is_null"):
+            if condition in where:
+                yield where[condition]["key"], _ANY_INDEX
         for clause in ("must", "should", "must_not"):
             yield from _fields(where.get(clause))
         yield from _fields((where.get("min_should") or {}).get("conditions"))
 
 
-def _kind(condition: Json) -> str:
-    value = (condition.get("match") or {}).get("value")
+_ANY_INDEX = ("bool", "datetime", "float", "geo", "integer", "keyword", "text", "uuid")
+
+
+def _kinds(condition: Json) -> tuple[str, ...]:
+    match = condition.get("match") or {}
+    value = match["any"][0] if match.get("any") else match.get("value")
     if isinstance(value, bool):
-        return "bool"
+        return ("bool",)
     if isinstance(value, int):
-        return "integer"
+        return ("integer",)
     if condition.get("range"):
-        return "integer, float, datetime"
-    return "keyword"
+        return ("float", "integer")
+    return ("keyword", "uuid")
 
 
 def check_rate(found: Collection, kind: str, cost: int) -> None:

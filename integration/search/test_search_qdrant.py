@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `integration` is
 
 from integration.qdrant.backend_kit import address
 from integration.qdrant_server import QdrantTestServer
+from integration.qdrant_server.app import VERSION
 from integration.support import stores
 from migrate import api
 from migrate.backends.qdrant import server as server_module
@@ -26,6 +27,7 @@ from migrate.errors import ConfigError
 from migrate.search import open_searchable
 from migrate.search.base import Means, Mode, Query, Searchable
 from migrate.search.filters import bound_to, parse
+from migrate.search.qdrant import words
 from migrate.search.qdrant.store import QdrantSearch
 from tests.search.contract_search import CHECKS, Check, Stand, make
 
@@ -54,6 +56,65 @@ def stand(server: QdrantTestServer, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_a_server(stand: Stand, check: Check) -> None:
     check(stand)
+
+
+CLOUD = models.StrictModeConfig(
+    enabled=True,
+    unindexed_filtering_retrieve=False,
+    unindexed_filtering_update=False,
+    max_payload_index_count=100,
+)
+
+
+@pytest.fixture(scope="module")
+def cloud(
+    server: QdrantTestServer, client: QdrantClient, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stand]:
+    """Collections in strict mode, as Qdrant Cloud makes them."""
+    folder = tmp_path_factory.mktemp("cloud")
+    make(folder / "notes.sqlite")
+    settings = address(server, folder, bm25="content,title")
+    assert api.migrate(folder / "notes.sqlite", settings).verified
+    for one in client.get_collections().collections:
+        if one.name.startswith(settings.prefix):
+            client.update_collection(one.name, strict_mode_config=CLOUD)
+    store = open_searchable(settings)
+    yield Stand(store, without=frozenset({"text ranges", "order of equals"}))
+    store.close()
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_a_server_that_takes_filters_over_indexed_payload_alone(cloud: Stand, check: Check) -> None:
+    check(cloud)
+
+
+def test_many_points_without_a_payload_index_are_not_looked_at(
+    cloud: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "MOST_READ", 10)
+    notes = cloud.table("notes")
+    where = bound_to(parse({"kind": "event"}), notes.table)
+    with pytest.raises(ConfigError, match="is in strict mode and has no payload index"):
+        cloud.store.search(notes, Query(Mode.VECTOR, np.ones(8, np.float32), where=where))
+    mine = Query(Mode.VECTOR, np.ones(8, np.float32), where=where, tenant="north")
+    assert cloud.store.search(notes, mine).hits
+
+
+def test_a_server_without_a_constant_for_fusion_is_asked_for_the_parts(
+    server: QdrantTestServer, stand: Stand
+) -> None:
+    notes = stand.table("notes")
+    query = Query(Mode.HYBRID, np.ones(8, np.float32), "violin", k=5)
+    fused = stand.store.search(notes, query)
+    server.set_version("1.15.5")
+    old = open_searchable(stand.store._settings)  # type: ignore[attr-defined]
+    try:
+        answer = old.search(notes, query)
+    finally:
+        old.close()
+        server.set_version(VERSION)
+    assert answer.how == "Qdrant HNSW + Qdrant BM25, fused by rank"
+    assert [(h.key, pytest.approx(h.score)) for h in answer.hits] == [(h.key, h.score) for h in fused.hits]
 
 
 def _asked(store: Searchable) -> list[Any]:

@@ -105,5 +105,27 @@ def test_what_strict_mode_forbids_is_not_told_as_a_wrong_key() -> None:
 
 
 def test_names_that_no_path_can_say_have_no_payload_index() -> None:
-    names = ("plain", "two words", "a.b", 'od"d', "")
-    assert [field_path(n) for n in names] == ["plain", '"two words"', '"a.b"', None, None]
+    names = ("plain", "two words", "a.b", 'od"d', "back\\slash", "")
+    assert [field_path(n) for n in names] == ["plain", '"two words"', '"a.b"', None, None, None]
+
+
+def test_a_payload_index_is_named_as_the_server_tells_it() -> None:
+    assert [field_path(n) for n in ("größe", "日本", "a-b", "größe in m")] == [
+        "größe",
+        "日本",
+        "a-b",
+        '"größe in m"',
+    ]
+
+
+def test_a_request_has_no_more_points_than_strict_mode_allows_in_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for strict, most in (
+        ({"enabled": True, "write_rate_limit": 300}, 300),
+        ({"enabled": True, "write_rate_limit": 300, "upsert_max_batchsize": 100}, 100),
+        ({"enabled": False, "write_rate_limit": 300}, server_module.REQUEST_POINTS),
+    ):
+        params = {"vectors": {"size": 4, "distance": "Dot"}}
+        told = Told({"status": "green", "config": {"params": params, "strict_mode_config": strict}})
+        assert engine_told(told, monkeypatch)._caps("c").upsert == most

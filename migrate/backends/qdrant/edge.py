@@ -98,7 +98,7 @@ class EdgeEngine:
     def __init__(self, folder: Path, *, writing: bool) -> None:
         check_folder(folder, writing=writing)
         self.limits, self.parallel = Limits(), False
-        self.distributed, self.inserts_only = False, True
+        self.distributed, self.inserts_only, self.fuses = False, True, True
         self._folder = folder.absolute()
         # A folder that is one shard itself is shown as one collection of the folder's name.
         self._single = self._folder.name if (self._folder / ENGINE_SETTINGS).exists() else None

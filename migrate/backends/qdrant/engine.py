@@ -113,6 +113,11 @@ class Engine(Protocol):
         """Whether `insert_only` is kept; where it is not, see who is `present` before."""
         ...
 
+    @property
+    def fuses(self) -> bool:
+        """Whether `rrf` queries are answered."""
+        ...
+
     def describe(self) -> str:
         """Return its address without secrets."""
         ...

@@ -33,6 +33,7 @@ _SETTLED_POLLS = 3  # green so often in a row: right after a change it is still 
 _YELLOW_S = 24 * 3600.0
 _NUDGE_S = 5.0  # how long a collection may be grey until it is told to go on
 _INSERT_ONLY_SINCE = (1, 17)  # older servers ignore `update_mode` and overwrite
+_RRF_SINCE = (1, 16)  # with a constant of one's own; older servers answer 400
 
 
 class _Request(NamedTuple):
@@ -93,6 +94,11 @@ class ServerEngine:
     def inserts_only(self) -> bool:
         """See `Engine.inserts_only`."""
         return self._connection.version() >= _INSERT_ONLY_SINCE
+
+    @property
+    def fuses(self) -> bool:
+        """See `Engine.fuses`."""
+        return self._connection.version() >= _RRF_SINCE
 
     # --- collections ----------------------------------------------------------
 
@@ -286,8 +292,10 @@ class ServerEngine:
             info = self.info(name)
             strict = (info.settings.get("strict_mode_config") or {}) if info is not None else {}
             strict = strict if strict.get("enabled") else {}
+            # Points a minute: more of them in one request would never be taken.
+            rate = strict.get("write_rate_limit") or REQUEST_POINTS
             self._caps_of[name] = _Caps(
-                strict.get("upsert_max_batchsize") or REQUEST_POINTS,
+                min(strict.get("upsert_max_batchsize") or REQUEST_POINTS, rate),
                 strict.get("max_query_limit"),
                 min(TIMEOUT_S, strict.get("max_timeout") or TIMEOUT_S),
             )

@@ -35,6 +35,7 @@ from migrate.search.beside import Beside
 from migrate.search.hits import hit
 from migrate.search.qdrant import drawing, words
 from migrate.search.qdrant.health import health_of
+from migrate.search.qdrant.strict import allowed
 from migrate.search.qdrant.where import Translated, where
 from migrate.search.shape import searched_tables
 from migrate.search.sqlite import scores
@@ -159,6 +160,8 @@ class QdrantSearch:
         both = filters.All(tuple(parts))
         embedded = self._settings.path is not None
         translated = where(both, searched.table, foreign=spot.shape.foreign, booleans=not embedded)
+        if translated.filter is not None and not embedded:
+            translated = self._allowed(spot, translated)
         near: list[float] = []
         if query.mode is not Mode.KEYWORD:
             if spot.vector is None or searched.vector is None:
@@ -169,6 +172,20 @@ class QdrantSearch:
         if query.mode is not Mode.VECTOR and (not searched.text or query.text is None):
             raise ConfigError(f"{searched.name} has no words to search", hint="search it by vector")
         return _Asked(query, both, translated, near)
+
+    def _allowed(self, spot: _Spot, whole: Translated) -> Translated:
+        """Return the part of a filter that strict mode takes; the rest is looked at row by row."""
+        info = self._info(spot)
+        part = allowed(whole.filter, info)
+        if part == whole.filter:
+            return whole
+        if part is None and info.points > words.MOST_READ:
+            raise ConfigError(
+                f"{spot.collection} is in strict mode and has no payload index for this filter,"
+                f" and {info.points:,} points are too many to look at for a query",
+                hint="make a payload index of the columns of the filter, of the type of their cells",
+            )
+        return Translated(part, exact=False)
 
     def _dense(self, spot: _Spot, asked: _Asked, n: int) -> Json:
         """Return a query for the n nearest, without what else a request needs."""
@@ -265,7 +282,7 @@ class QdrantSearch:
         """Answer a hybrid query: fused by the server where its lists are those that we would fuse."""
         depth, k = fuse.depth(asked.query.k), asked.query.k
         sparse = words.encoded(asked.query.text or "") if words.has_vectors(self._info(spot)) else None
-        if sparse is not None and asked.translated.exact:
+        if sparse is not None and asked.translated.exact and self._engine.fuses:
             dense = self._dense(spot, asked, depth)
             # Its ranks begin with 0, ours with 1.
             both = {"prefetch": [dense, _sparse(sparse, asked, depth)], "query": {"rrf": {"k": RRF_K + 1}}}
