@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,32 @@ def test_storms_and_lost_answers_are_outlasted(
     assert report.verified
     assert api.migrate(there, tmp_path / "b.sqlite").verified
     same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))
+
+
+def test_a_removal_whose_answer_was_lost_takes_no_other_copy_of_a_row(
+    server: QdrantTestServer, tmp_path: Path
+) -> None:
+    row = ("same", stores.vector(1, 2))
+    ddl = "CREATE TABLE t (body TEXT, embedding BLOB)"
+    source, there = stores.filled(tmp_path / "a.sqlite", ddl, [row] * 3), address(server, tmp_path)
+    assert api.migrate(source, there).verified
+    with closing(sqlite3.connect(source)) as db:
+        db.execute("DELETE FROM t WHERE rowid = 1")
+        db.commit()
+    server.add_fault(Fault("reset", path="/points/delete", after=True))
+    server.add_fault(Fault("error", path="/points/delete", status=503))
+    assert api.migrate(source, there, mirror=True).verified
+    assert api.migrate(there, tmp_path / "b.sqlite").tables[0].rows_source == 2
+
+
+def test_a_row_that_is_too_large_for_rest_says_so(server: QdrantTestServer, tmp_path: Path) -> None:
+    ddl = "CREATE TABLE t (id INTEGER PRIMARY KEY, body TEXT, embedding BLOB)"
+    source = stores.filled(tmp_path / "a.sqlite", ddl, [(1, "x" * 100_000, stores.vector(1, 2))])
+    server.set_max_request_bytes(50_000)
+    with pytest.raises(BackendError, match="larger than allowed") as failed:
+        api.migrate(source, address(server, tmp_path, rest=True))
+    assert "grpc_port=" in str(failed.value.hint)
+    assert api.migrate(source, address(server, tmp_path)).verified
 
 
 @pytest.mark.parametrize("rest", [False, True], ids=["grpc", "rest"])

@@ -58,6 +58,12 @@ def of_status(op: str, status: int, text: str, asked: float | None, **where: Any
         )
     if status in _RETRIED:
         return TransientError(message, retry_after=asked, hint="the server is busy or away", **where)
+    if "larger than allowed" in low:
+        return BackendError(
+            message,
+            hint="this row is too large for REST: open the server's gRPC port (grpc_port=), which takes it",
+            **where,
+        )
     if status == 409 or "already exists" in low:
         return SchemaError(message, hint="choose another prefix (?prefix=...)", **where)
     return BackendError(message, **where)
