@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from migrate.errors import ConfigError
 
@@ -367,9 +367,8 @@ def _qdrant(data: Mapping[str, Any]) -> QdrantSettings:
             raise ConfigError(
                 "no Qdrant address given", hint="give qdrant+http://host:6333 or set QDRANT_URL"
             )
-    url = _served(str(url), "qdrant", "host:6333") if url else None
+    url = _qdrant_server(_served(str(url), "qdrant", "host:6333")) if url else None
     key = data.get("api_key") or (env("QDRANT_API_KEY") if url else None)
-    port = data.get("grpc_port")
     quantization = data.get("quantization")
     if quantization not in (None, "scalar", "binary"):
         raise ConfigError(f"quantization cannot be {quantization!r}", hint="scalar or binary")
@@ -379,7 +378,7 @@ def _qdrant(data: Mapping[str, Any]) -> QdrantSettings:
         api_key=key,
         prefix=str(data.get("prefix", "")),
         sidecar=str(data["sidecar"]) if data.get("sidecar") else None,
-        grpc_port=int(port) if port is not None else None,
+        grpc_port=_count(data, "grpc_port"),
         quantization=quantization,
         on_disk=str(data.get("on_disk", "")).lower() in ("1", "true", "yes", "on"),
         shards=_count(data, "shards"),
@@ -399,6 +398,19 @@ def _served(address: str, scheme: str, example: str) -> str:
             hint="they are keys of a dict, or of a whole address",
         )
     return plain
+
+
+def _qdrant_server(given: str) -> str:
+    """Return the address of a server; `host:port` alone, as in many a QDRANT_URL, is plain HTTP."""
+    url = given if "://" in given else f"http://{given}"
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ConfigError(f"no address of a Qdrant server: {mask(given)}", hint="qdrant+http://host:6333")
+    return url
 
 
 def _count(data: Mapping[str, Any], name: str) -> int | None:

@@ -78,14 +78,19 @@ class Connection:
             # The client warns of a key over plain HTTP, which is the user's own choice of address.
             warnings.filterwarnings("ignore", message="Api key is used with an insecure connection")
             # It would also ask for the version in a thread of its own, and warn there.
-            return QdrantClient(
-                url=self._settings.url,
-                api_key=self._settings.api_key,
-                check_compatibility=False,
-                timeout=TIMEOUT_S,
-                verify=urlsplit(self._settings.url or "").scheme
-                == "https",  # reading certificates takes 20 ms
-            )
+            try:
+                return QdrantClient(
+                    url=self._settings.url,
+                    api_key=self._settings.api_key,
+                    check_compatibility=False,
+                    timeout=TIMEOUT_S,
+                    verify=urlsplit(self._settings.url or "").scheme
+                    == "https",  # reading certificates takes 20 ms
+                )
+            except ValueError as exc:  # a host that the client cannot read
+                raise ConfigError(
+                    f"no address of a Qdrant server: {self.describe()}", hint="qdrant+http://host:6333"
+                ) from exc
 
     def _probed(self, client: QdrantClient) -> GrpcPoints | None:
         """Return the gRPC calls if the port answers, and with the collections that REST tells of."""
