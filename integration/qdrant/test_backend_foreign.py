@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import random
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +182,34 @@ def test_a_foreign_collection_comes_back_whole(
     assert everything(client, f"{end.prefix}c") == wanted
     assert everything(client, f"{prefix}c") == wanted
     assert api.verify(origin, end).verified
+
+
+def test_doubles_of_a_foreign_payload_are_kept_that_the_engine_gives_back_a_little_off(
+    server: QdrantTestServer, client: QdrantClient, tmp_path: Path
+) -> None:
+    client.create_collection(
+        "off_c", vectors_config=models.VectorParams(size=1, distance=models.Distance.DOT)
+    )
+    draw = random.Random(4)
+    points = [
+        PointStruct(
+            id=n, vector=[1], payload={"score": draw.random(), "in": {"list": [draw.random() * 1e-9]}}
+        )
+        for n in range(400)
+    ]
+    client.upsert("off_c", points)
+    origin, ends = at(server, "off_"), [QdrantSettings(path=tmp_path / "edge"), address(server, tmp_path)]
+    read = {p.id: p.payload for p in client.scroll("off_c", limit=1000)[0]}
+    for end in ends:
+        assert api.migrate(origin, end).verified
+        assert api.migrate(origin, end).tables[0].rows_written == 0
+        assert api.migrate(end, tmp_path / f"{end.type}{end.prefix}.sqlite").verified
+        with closing(sqlite3.connect(tmp_path / f"{end.type}{end.prefix}.sqlite")) as db:
+            rows = dict(db.execute("SELECT id, payload FROM c"))
+        assert {key: json.loads(text) for key, text in rows.items()} == read
+    far = {p.id: p.payload for p in client.scroll(f"{ends[1].prefix}c", limit=1000)[0]}
+    assert far != read
+    assert all(far[n]["score"] == pytest.approx(p["score"], rel=1e-15) for n, p in read.items() if p)
 
 
 def test_shard_keys_are_a_column_where_a_server_runs_alone(

@@ -66,6 +66,11 @@ def kept_exactly(number: float) -> bool:
     return read == abs(number)
 
 
+def doubles_kept(text: str) -> bool:
+    """Whether the engine gives all doubles of a JSON text back as they are."""
+    return all(kept_exactly(float(t)) for t in _REALS.findall(text))
+
+
 def depth(value: Any) -> tuple[int, int]:
     """Return how many levels of objects and lists are nested, and the levels of their protobuf form.
 
@@ -95,7 +100,7 @@ def _read_json(text: str) -> tuple[Any, bool]:
         return text, True
     written = orjson.dumps(value).decode()
     same = written == text or jsontext.canonical(written) == jsontext.canonical(text)
-    return value, same and all(kept_exactly(float(t)) for t in _REALS.findall(written))
+    return value, same and doubles_kept(written)
 
 
 _short_json = lru_cache(maxsize=4096)(_read_json)  # tags, flags, empty objects: the same few in row after row
