@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import struct
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from integration.support import comparing, stores
 from integration.support.comparing import same
 from migrate import api
+from migrate.backends.qdrant.edge import EdgeEngine
 from migrate.config import QdrantSettings
 from migrate.errors import ConfigError, MisfitError, SchemaError
 from tests.qdrant.place import foreign_shard
@@ -264,5 +266,29 @@ def test_columns_of_any_name_are_indexed_once(tmp_path: Path) -> None:
     assert api.migrate(source, there(tmp_path)).verified
     second = api.migrate(source, there(tmp_path))
     assert (second.verified, second.total_rows, second.tables[0].index_s) == (True, 1, 0.0)
+    assert api.migrate(there(tmp_path), tmp_path / "back.sqlite").verified
+    same(comparing.sqlite_rows(tmp_path / "back.sqlite"), comparing.sqlite_rows(source))
+
+
+@pytest.mark.parametrize("key", [" PRIMARY KEY", ""], ids=["keyed", "keyless"])
+def test_large_rows_are_packed_a_few_at_a_time(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [(f"r{i}", "x" * 1000, stores.vector(i, 1, 2)) for i in range(40)]
+    source = stores.filled(
+        tmp_path / "a.sqlite", f"CREATE TABLE t (id TEXT{key}, body TEXT, embedding BLOB)", rows
+    )
+    packed: list[int] = []
+    pack = EdgeEngine.pack
+
+    def counted(self: EdgeEngine, name: str, points: Any, **more: Any) -> bytes:
+        packed.append(len(points))
+        return pack(self, name, points, **more)
+
+    monkeypatch.setattr(EdgeEngine, "pack", counted)
+    # The package has a function of the same name.
+    monkeypatch.setattr(import_module("migrate.backends.qdrant.target"), "PACKED_BYTES", 10_000)
+    assert api.migrate(source, there(tmp_path)).verified
+    assert (sum(packed), max(packed) < 10) == (40, True)
     assert api.migrate(there(tmp_path), tmp_path / "back.sqlite").verified
     same(comparing.sqlite_rows(tmp_path / "back.sqlite"), comparing.sqlite_rows(source))

@@ -87,9 +87,9 @@ def test_large_collections_are_read_in_several_ranges(monkeypatch: pytest.Monkey
 
 def test_pages_grow_and_shrink_with_the_size_of_rows() -> None:
     found = pages.Pages(Shelf([]), "c", [], payload=True, vectors=[], at_once=5000)  # type: ignore[arg-type]
-    found.seen(200, 200 * 100)
-    assert found._limit == 800
-    found.seen(800, 800 * 100_000)
+    found.seen(16, 16 * 100)
+    assert found._limit == 64
+    found.seen(64, 64 * 100_000)
     assert found._limit == pages.AHEAD_BYTES // 100_000
     found.seen(10, 10 * 2**30)
     assert found._limit == 1

@@ -21,7 +21,7 @@ from migrate.backends.qdrant.engine import Engine, Info, Point, PointId, ShardKe
 STREAMS = 4
 SPLIT_POINTS = 20_000  # smaller collections are read in one range
 AHEAD_BYTES = 4 * 2**20  # of all pages under way: as Python objects they take some four times as much
-_FIRST_PAGE = 200  # till the size of rows is known
+_FIRST_PAGE = 16  # till the size of rows is known: of 4 MiB cells no more than fit into memory
 _UUIDS = 2**128
 
 

@@ -23,9 +23,11 @@ from migrate.batch import Batch, ExactCell, Row
 from migrate.config import QdrantSettings
 from migrate.errors import LeaseLostError, SchemaError
 from migrate.failpoints import hit
+from migrate.fit import size_of
 from migrate.plan import table_same_as
 from migrate.schema import Table
 
+PACKED_BYTES = 16 * 2**20  # 1,000 rows of 1,536 dimensions and some text are 8 MB
 GRAPH = "graph"  # tables of this role are also in the sidecar, without vectors, so that SQL can walk them
 
 
@@ -254,8 +256,10 @@ class QdrantTarget:
     # --- rows -----------------------------------------------------------------
 
     def pack(self, batch: Batch) -> Batch:
-        """See `Packer.pack`. Rows without a key wait for `append`, which knows their numbers."""
+        """See `Packer.pack`. Rows without a key wait for `append`, which knows their numbers; large ones too."""
         if not is_collection(batch.table) or not batch.table.key or not batch.rows:
+            return batch
+        if len(_parts(batch.rows)) > 1:
             return batch
         return replace(batch, packed=self._packed(batch.table, batch.rows, 0))
 
@@ -279,13 +283,18 @@ class QdrantTarget:
                 self._lost = exc  # told by commit; till then nothing more is sent
         if batch.rows and self._lost is None:
             name = self._collection(table)
-            packed = batch.packed
-            if packed is None:
-                first = 0 if table.key else self._keyless.next(table.name, len(batch.rows), self.positions)
-                packed = self._packed(table, batch.rows, first)
-            self.engine.send(name, packed)
+            if batch.packed is not None:
+                self.engine.send(name, batch.packed)
+            else:
+                self._send_rows(table, name, batch.rows)
             self._append_mirror(table, batch)
         self._pending += exact
+
+    def _send_rows(self, table: Table, name: str, rows: Sequence[Row]) -> None:
+        first = 0 if table.key else self._keyless.next(table.name, len(rows), self.positions)
+        for part in _parts(rows):
+            self.engine.send(name, self._packed(table, part, first))
+            first += 0 if table.key else len(part)
 
     def _check_lease(self) -> None:
         """Raise LeaseLostError where another run, here or on another machine, has taken the target over."""
@@ -472,6 +481,15 @@ class QdrantTarget:
         if self._settings.path is not None and not any(self._settings.path.iterdir()):
             self._settings.path.rmdir()
         return sorted(set(dropped))
+
+
+def _parts(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    """Return rows in parts to be packed one after another: as points they take some five times their memory."""
+    size = size_of(list(zip(*rows, strict=True)))
+    if size <= PACKED_BYTES:
+        return [rows]
+    step = max(1, len(rows) * PACKED_BYTES // size)
+    return [rows[i : i + step] for i in range(0, len(rows), step)]
 
 
 def _by_shard(shape: Shape, keys: Sequence[Row]) -> dict[ShardKey | None, list[Row]]:
