@@ -35,7 +35,7 @@ from migrate.errors import (
     VerifyError,
 )
 from migrate.failpoints import hit
-from migrate.plan import Plan, table_same_as
+from migrate.plan import Plan, as_made, table_same_as
 from migrate.readahead import Ahead, prepared
 from migrate.reconcile import mend
 from migrate.report import Observer, Progress, Report
@@ -91,6 +91,7 @@ class Run:
         self.source, self.plan, self.choices, self.target = source, plan, choices, target
         self._open_reader, self._observer, self._on_progress = open_reader, observer, on_progress
         self._stop = stop or Event()
+        self._fit = fit
         self._fits = {t.name: fit(t) for t in plan.tables}
         self._commits = 0
         self._loosened = False
@@ -174,12 +175,23 @@ class Run:
                     hint="choose another schema (?schema=...) or prefix, or --into-existing after a look at them",
                 )
             self.progress.warn(f"{problem}; a run would refuse")
+        self._hold(standing)
         if standing.state == "unfinished" and not self.choices.restart:
             self.plan.check_resumes(standing.plan or {})
         elif standing.state == "done":
             for table in self.plan.tables:
                 table_same_as(table, standing.made.get(table.name))
         return standing
+
+    def _hold(self, standing: Standing) -> None:
+        """Go on writing tables of earlier runs as they were made, though their columns may look otherwise now."""
+        tables = []
+        for table in self.plan.tables:
+            held, notes = as_made(table, standing.held.get(table.name))
+            self._fits[table.name] = self._fit(held)
+            self.progress.set(notes=(*self.progress.report.notes, *notes))
+            tables.append(held)
+        self.plan = replace(self.plan, tables=tuple(tables))
 
     def _let_go(self) -> None:
         try:

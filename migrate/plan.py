@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from migrate.errors import CheckpointError, SchemaError
-from migrate.schema import NotCarried, Table
+from migrate.schema import Column, NotCarried, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,32 @@ def table_same_as(table: Table, made: Table | None) -> None:
             f"the columns or the key of {table.name!r} are not those of the earlier migration",
             hint="migrate into another schema or file, or `memlift undo` the earlier one first",
         )
+
+
+def as_made(table: Table, made: Table | None) -> tuple[Table, list[str]]:
+    """Return a table with the columns that an earlier migration gave it, and what differs from what they are now.
+
+    A column's kind is told by its values where its declaration binds nothing, so it can change as a store
+    grows: a table without rows has no vectors yet. What stands in the target does not change with it.
+    """
+    if made is None or (table.column_names, table.key) != (made.column_names, made.key):
+        return table, []
+    notes = [
+        f"{table.name}.{now.name}: stays {_shape(then)}, as the earlier migration made it, and not {_shape(now)};"
+        " a migration into another place, or after `memlift undo`, takes it anew"
+        for now, then in zip(table.columns, made.columns, strict=True)
+        if (now.kind, now.dim) != (then.kind, then.dim)
+    ]
+    held = replace(
+        table, columns=made.columns, dialect=made.dialect, strict=made.strict, without_rowid=made.without_rowid
+    )
+    if table.dialect != made.dialect:
+        held = replace(held, indexes=made.indexes, foreign_keys=made.foreign_keys)
+    return held, notes
+
+
+def _shape(column: Column) -> str:
+    return f"{column.kind}({column.dim})" if column.dim else str(column.kind)
 
 
 def choose(tables: Sequence[Table], only: Sequence[str] | None, exclude: Sequence[str]) -> list[Table]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -80,6 +81,37 @@ def test_a_rerun_adds_what_is_missing(goal: Goal, source: Path) -> None:
     assert {t.name: t.rows_written for t in report.tables} == {"t": 2, "loose": 1}
     assert rows(goal) == [(0, "zero"), (1, "one"), (2, "two"), (3, "three"), (4, "four")]
     assert sorted(goal.sql("SELECT x, y FROM loose")) == [("a", 1), ("a", 1), ("a", 1), ("b", 2)]
+
+
+def test_a_rerun_writes_a_table_as_it_was_made_though_its_values_look_otherwise_now(
+    goal: Goal, tmp_path: Path
+) -> None:
+    source = stores.made(
+        tmp_path / "growing.sqlite", "CREATE TABLE t (id INTEGER PRIMARY KEY, embedding BLOB, w)"
+    )
+    api.migrate(source, goal.url)  # nothing tells yet that these are to be vectors
+    packed = [struct.pack("<4f", i, 0.5, -1, 2) for i in range(60)]
+    with closing(sqlite3.connect(source)) as db, db:
+        db.executemany("INSERT INTO t VALUES (?, ?, x'01')", enumerate(packed, 1))
+    report = api.migrate(source, goal.url)
+    assert report.verified
+    assert [bytes(row[0]) for row in goal.sql("SELECT embedding FROM t ORDER BY id")] == packed
+    assert any("t.embedding: stays blob, as the earlier migration made it" in note for note in report.notes)
+
+
+def test_json_is_not_written_in_another_form_than_the_table_keeps(database: Database, tmp_path: Path) -> None:
+    source = stores.made(
+        tmp_path / "j.sqlite",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, j JSON); INSERT INTO t VALUES (1, '{}')",
+    )
+    api.migrate(source, database.at("store"), json="text")
+    edit(source, "INSERT INTO t VALUES (2, '[]')")
+    with pytest.raises(SchemaError, match=r"keeps t.j as text, not as jsonb") as raised:
+        api.migrate(source, database.at("store"))
+    assert raised.value.hint is not None
+    assert "--json-columns text" in raised.value.hint
+    assert database.run("SELECT * FROM store.t") == [(1, "{}")]
+    assert api.migrate(source, database.at("store"), json="text").verified
 
 
 def test_a_rerun_reports_rows_that_differ_and_leaves_them(goal: Goal, source: Path) -> None:

@@ -95,6 +95,8 @@ class Standing:
     state: "empty", "unfinished" (a run that can go on), "done" (an earlier run's rows).
     plan:  the stored plan of that run, as JSON data.
     made:  the tables that memlift made there, as their source had them.
+    held:  those of `made` that go on being written as they were made, whatever a column's values look like
+           by now; a table that an unfinished run made is not one of them, for its plan must not change.
     strangers: planned names that are taken by tables memlift did not make.
     """
 
@@ -102,6 +104,7 @@ class Standing:
     plan: dict[str, Any] | None = None
     run: str | None = None
     made: Mapping[str, Table] = field(default_factory=dict)
+    held: Mapping[str, Table] = field(default_factory=dict)
     strangers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

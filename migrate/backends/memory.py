@@ -90,7 +90,7 @@ class Memory:
             return Standing(strangers=strangers)
         run, state, plan = shelf.runs[-1]
         made = {name: shelf.tables[name] for name in shelf.makers}
-        return Standing(state, plan, run, made, strangers)
+        return Standing(state, plan, run, made, strangers=strangers)
 
     def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
         """See `Target.claim`."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from migrate.backends.base import Options
 from migrate.backends.postgres.connect import Connection, Server
 from migrate.backends.postgres.names import fitting_column
 from migrate.backends.postgres.types import columns_here
 from migrate.errors import ConfigError, SchemaError
-from migrate.schema import VECTOR_KINDS, Table
+from migrate.schema import VECTOR_KINDS, Kind, Table
 
 
 def check_rights(db: Connection, server: Server, tables: Sequence[Table]) -> None:
@@ -52,6 +52,36 @@ def check_rights(db: Connection, server: Server, tables: Sequence[Table]) -> Non
             f"pgvector {'.'.join(map(str, server.vector_version))} has no HNSW index",
             hint="ALTER EXTENSION vector UPDATE, after installing 0.5 or newer",
         )
+
+
+def check_json(
+    db: Connection, schema: str, tables: Sequence[Table], made: Mapping[str, tuple[str, Table]], options: Options
+) -> None:
+    """Refuse to write JSON in one form into a table that keeps it in the other. Raises SchemaError.
+
+    tables: those of a plan. made: what memlift made here (`Books.made`).
+    """
+    types = {
+        (table, column): kind
+        for table, column, kind in db.execute(
+            "SELECT c.relname::text, a.attname::text, t.typname::text FROM pg_catalog.pg_attribute a"
+            " JOIN pg_catalog.pg_class c ON c.oid = a.attrelid JOIN pg_catalog.pg_type t ON t.oid = a.atttypid"
+            " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s"
+            " AND a.attnum > 0 AND NOT a.attisdropped AND t.typname IN ('json', 'jsonb', 'text')",
+            (schema,),
+        )
+    }
+    for name in (t.name for t in tables if t.name in made):
+        target, table = made[name]
+        for column, here in zip(table.columns, columns_here(table, options), strict=True):
+            if column.kind is not Kind.JSON or here is None:
+                continue
+            found = types.get((target, here.name), here.type)
+            if found != here.type:
+                raise SchemaError(
+                    f"the earlier migration keeps {name}.{column.name} as {found}, not as {here.type}",
+                    hint=f"--json-columns {'text' if found == 'text' else 'jsonb'}, or migrate into another schema",
+                )
 
 
 def check_columns(db: Connection, place: str, name: str, table: Table, options: Options) -> None:

@@ -27,7 +27,7 @@ from migrate.backends.postgres.connect import (
 from migrate.backends.postgres.heart import Heart
 from migrate.backends.postgres.names import fitting, ident, literal, placed, translating
 from migrate.backends.postgres.source import NOW
-from migrate.backends.postgres.standing import check_columns, check_rights
+from migrate.backends.postgres.standing import check_columns, check_json, check_rights
 from migrate.backends.postgres.types import BINARY, columns_here
 from migrate.backends.sqlbooks import NAMES, Books, statements
 from migrate.batch import Batch, ExactCell, Row
@@ -153,9 +153,13 @@ class PostgresTarget:
                 )
             }
             made: dict[str, tuple[str, Table]] = {}
+            begun: set[str] = set()
             last = None
             if {"memlift_runs", "memlift_tables"} <= found:
                 made, last = self.books.made(), self.books.last_run()
+                begun = set(self.books.made_by(last[0])) if last and last[1] != "done" else set()
+            held = {name: (target, table) for name, (target, table) in made.items() if target not in begun}
+            check_json(self.db, server.schema, tables, held, self._options)
             mine = {target for target, _ in made.values()}
             strangers = tuple(t.name for t in tables if fitting(t.name) in found - mine)
         if last is None:
@@ -166,6 +170,7 @@ class PostgresTarget:
             plan,
             run,
             {name: table for name, (_, table) in made.items()},
+            {name: table for name, (_, table) in held.items()},
             strangers,
         )
 

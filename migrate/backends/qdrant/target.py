@@ -184,7 +184,7 @@ class QdrantTarget:
                 " tables without vectors are copied anew"
             )
         made = {**standing.made, **{n: p.table for n, p in places.items()}}
-        return replace(standing, made=made, strangers=tuple(strangers), notes=tuple(notes))
+        return replace(standing, made=made, held={}, strangers=tuple(strangers), notes=tuple(notes))
 
     def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
         """See `Target.claim`."""

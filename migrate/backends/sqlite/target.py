@@ -144,12 +144,14 @@ class SqliteTarget:
             )
         }
         made: dict[str, tuple[str, Table]] = {}
+        begun: set[str] = set()
         last = None
         if "memlift_runs" in ours and "memlift_tables" in ours:
             books = Books(
                 lambda sql, p: connection.execute(sql, tuple(p)).fetchall(), ident, NOW, row="rowid"
             )
             made, last = books.made(), books.last_run()
+            begun = set(books.made_by(last[0])) if last and last[1] != "done" else set()
         mine = {target.lower() for target, _ in made.values()}
         strangers = tuple(n for n in names if n.lower() in here and n.lower() not in mine)
         if last is None:
@@ -160,6 +162,7 @@ class SqliteTarget:
             plan,
             run,
             {name: table for name, (_, table) in made.items()},
+            {name: table for name, (target, table) in made.items() if target not in begun},
             strangers,
         )
 
