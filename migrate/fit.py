@@ -325,6 +325,23 @@ class Fit:
         cells = zip(self.table.key_positions, key, strict=True)
         return not any(cell is None or any(True for _ in self.rules[at].check([cell])) for at, cell in cells)
 
+    def stands_for(self, at: int, exact: Any, present: Any) -> bool:
+        """Whether a cell still is what `split` wrote in place of an exact value, and not written since by others."""
+        instead = None
+        for found in self.rules[at].check([exact]):
+            instead = found.instead
+        if instead is None and at in self.not_null:
+            if present is None:  # a column that the target has no place for
+                return True
+            instead = self.rules[at].nearest(exact)
+        # str: SQLite's TEXT affinity makes a text of a number. Equality of numbers is Python's: 0 stands as 0.0.
+        return present == instead or (type(instead) is int and present == str(instead))
+
+    def standing_in(self, table: Table) -> Callable[[int, Any, Any], bool]:
+        """Return `stands_for` for rows of some of the table's columns, whatever kinds they are taken for."""
+        places = [self.table.column_names.index(name) for name in table.column_names]
+        return lambda at, exact, present: self.stands_for(places[at], exact, present)
+
     def split(self, rows: Sequence[Row], found: Sequence[Found]) -> tuple[list[Row], list[ExactCell]]:
         """Return rows that fit, and the exact values kept beside them."""
         kinds = [c.kind for c in self.table.columns]

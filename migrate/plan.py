@@ -92,7 +92,11 @@ def as_made(table: Table, made: Table | None) -> tuple[Table, list[str]]:
         if (now.kind, now.dim) != (then.kind, then.dim)
     ]
     held = replace(
-        table, columns=made.columns, dialect=made.dialect, strict=made.strict, without_rowid=made.without_rowid
+        table,
+        columns=made.columns,
+        dialect=made.dialect,
+        strict=made.strict,
+        without_rowid=made.without_rowid,
     )
     if table.dialect != made.dialect:
         held = replace(held, indexes=made.indexes, foreign_keys=made.foreign_keys)

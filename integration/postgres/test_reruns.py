@@ -114,6 +114,32 @@ def test_json_is_not_written_in_another_form_than_the_table_keeps(database: Data
     assert api.migrate(source, database.at("store"), json="text").verified
 
 
+def test_what_an_agent_writes_over_a_cell_that_did_not_fit_is_newer_than_its_exact_value(
+    database: Database, tmp_path: Path
+) -> None:
+    source = stores.made(
+        tmp_path / "odd.sqlite",
+        """CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT, w TEXT NOT NULL, n DECIMAL NOT NULL);
+        INSERT INTO t VALUES (1, CAST(x'610062' AS TEXT), CAST(x'610062' AS TEXT), 9007199254740993),
+                             (2, CAST(x'610062' AS TEXT), CAST(x'610062' AS TEXT), 9007199254740993)""",
+    )
+    api.migrate(source, database.at("store"), on_misfit="quarantine")
+    database.run("UPDATE store.t SET v = 'new', w = 'new' WHERE id = 1")
+    back = tmp_path / "back.sqlite"
+    api.migrate(database.at("store"), back)
+    with closing(sqlite3.connect(back)) as db:
+        assert db.execute("SELECT * FROM t ORDER BY id").fetchall() == [
+            (1, "new", "new", 9007199254740993),
+            (2, "a\0b", "a\0b", 9007199254740993),
+        ]
+    with pytest.raises(VerifyError) as raised:
+        api.migrate(source, database.at("store"), on_misfit="quarantine")
+    [table] = raised.value.report.tables
+    assert table.differences["shown"] == [
+        {"table": "t", "what": "different", "key": [1], "columns": ["v", "w"]}
+    ]
+
+
 def test_a_rerun_reports_rows_that_differ_and_leaves_them(goal: Goal, source: Path) -> None:
     api.migrate(source, goal.url)
     goal.sql("UPDATE t SET v = 'written by the agent since' WHERE id = 2")

@@ -245,9 +245,16 @@ class Books:
 
 
 def restore(
-    table: Table, rows: list[Row], exact: Callable[[list[bytes]], Iterable[tuple[bytes, str, bytes]]]
+    table: Table,
+    rows: list[Row],
+    exact: Callable[[list[bytes]], Iterable[tuple[bytes, str, bytes]]],
+    stands_for: Callable[[int, Any, Any], bool] = lambda at, exact, present: True,
 ) -> list[Row]:
-    """Put exact cells back into rows. `exact` returns (key, column, value) for a batch's keys."""
+    """Put exact cells back into rows. `exact` returns (key, column, value) for a batch's keys.
+
+    stands_for: (column, exact value, present cell) -> whether the cell still is what was written in its
+    place (`Fit.stands_for`). What an agent has written there since is newer than the exact value, and stays.
+    """
     names = table.column_names
     by_key: dict[bytes, list[tuple[int, Any]]] = {}
     keys = [values.row_key(table, row) for row in rows]
@@ -261,7 +268,8 @@ def restore(
         if key in by_key:
             cells = list(row)
             for at, cell in by_key[key]:
-                cells[at] = cell
+                if stands_for(at, cell, row[at]):
+                    cells[at] = cell
             row = tuple(cells)
         restored.append(row)
     return restored

@@ -115,7 +115,11 @@ class PineconeTarget:
             notes.append(f"indexes that memlift wrote to are gone: {', '.join(gone[:5])}")
         made = {**standing.made, **{n: p.table for n, p in places.items()}}
         return replace(
-            standing, made=made, held={}, strangers=(*standing.strangers, *found.strangers), notes=tuple(notes)
+            standing,
+            made=made,
+            held={},
+            strangers=(*standing.strangers, *found.strangers),
+            notes=tuple(notes),
         )
 
     def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:

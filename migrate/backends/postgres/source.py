@@ -11,10 +11,12 @@ from typing import Any
 import psycopg
 
 from migrate import values
+from migrate.backends.base import Fit, Options
 from migrate.backends.postgres import wire
 from migrate.backends.postgres.connect import Connection, connect, local_settings, look_at, qualified
 from migrate.backends.postgres.introspect import Stored, read_schema
 from migrate.backends.postgres.names import fitting_column, ident, placed, translating
+from migrate.backends.postgres.types import fit
 from migrate.backends.sqlbooks import Books, restore
 from migrate.batch import Batch, Cursor, Row
 from migrate.config import PostgresSettings
@@ -159,7 +161,7 @@ class PostgresSource:
         """See `Source.batches`."""
         self._alive()
         stored = self._stored[table.name]
-        exact = _Spool(self._run, self._at, table) if self._exact.get(table.name) else None
+        exact = _Spool(self._run, self._at, table, self._fit(table)) if self._exact.get(table.name) else None
         try:
             done = after is not None and after[0] == "exact"
             leaves = list(stored.leaves)
@@ -175,12 +177,21 @@ class PostgresSource:
                 from_ctid = after[1] if after is not None and i == 0 else None
                 for rows, ctid in self._copy(table, stored, leaf, size, from_ctid):
                     position = [f"{leaf[0]}.{leaf[1]}", ctid]
-                    yield Batch(table, restore(table, rows, exact.cells) if exact else rows, position)
+                    if exact is not None:
+                        rows = restore(table, rows, exact.cells, exact.stands_for)
+                    yield Batch(table, rows, position)
             if exact is not None:
                 yield from exact.whole_rows(table, size, after[1] if done and after is not None else 0)
         finally:
             if exact is not None:
                 exact.close()
+
+    def _fit(self, table: Table) -> Fit:
+        """Return by what rules a table's cells were written here."""
+        own = next(t for t in self.tables() if t.name == table.name)
+        codecs, here = self._stored[table.name].codecs, self._here[table.name]
+        plain = any(codecs.get(here[c.name]) == "text" for c in own.columns if c.kind is Kind.JSON)
+        return fit(own, Options(json="text" if plain else "jsonb"))
 
     def _copy(
         self, table: Table, stored: Stored, leaf: tuple[str, str], size: int, after: str | None
@@ -256,7 +267,8 @@ def _whole_numbers(row: Row, at: Sequence[int]) -> Row:
 class _Spool:
     """One table's exact values, taken to a private temporary file before its rows are streamed."""
 
-    def __init__(self, run: Any, at: Any, table: Table) -> None:
+    def __init__(self, run: Any, at: Any, table: Table, written: Fit) -> None:
+        self.stands_for = written.standing_in(table)
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.execute("CREATE TABLE exact (key BLOB, name TEXT, value BLOB)")
         sql = f'SELECT key, "column", value FROM {at("memlift_exact")} WHERE "table" = ?'

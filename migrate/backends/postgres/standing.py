@@ -55,7 +55,11 @@ def check_rights(db: Connection, server: Server, tables: Sequence[Table]) -> Non
 
 
 def check_json(
-    db: Connection, schema: str, tables: Sequence[Table], made: Mapping[str, tuple[str, Table]], options: Options
+    db: Connection,
+    schema: str,
+    tables: Sequence[Table],
+    made: Mapping[str, tuple[str, Table]],
+    options: Options,
 ) -> None:
     """Refuse to write JSON in one form into a table that keeps it in the other. Raises SchemaError.
 

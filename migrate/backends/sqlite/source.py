@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from migrate import values
+from migrate.backends.base import Options
 from migrate.backends.sqlbooks import Books, restore
+from migrate.backends.sqlite.ddl import fit
 from migrate.backends.sqlite.introspect import read_schema
 from migrate.backends.sqlite.names import ident, orphans_of, translating
 from migrate.backends.sqlite.opening import Opened, open_source
@@ -141,7 +143,9 @@ class SqliteSource:
                 for row in rows
             ]
         if self._exact.get(table.name):
-            rows = restore(table, rows, lambda keys: self._exact_cells(table.name, keys))
+            own = next(t for t in self.tables() if t.name == table.name)
+            stands_for = fit(own, Options()).standing_in(table)
+            rows = restore(table, rows, lambda keys: self._exact_cells(table.name, keys), stands_for)
         return rows
 
     def _exact_cells(self, table: str, keys: list[bytes]) -> list[tuple[bytes, str, bytes]]:

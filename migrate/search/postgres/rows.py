@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from migrate.backends.base import Options
+from migrate.backends.postgres.types import fit
 from migrate.backends.postgres.wire import iso_utc
 from migrate.backends.sqlbooks import Books, restore
 from migrate.batch import Row
 from migrate.fit import whole
-from migrate.schema import Column, Kind, Table, affinity
+from migrate.schema import VECTOR_KINDS, Column, Kind, Table, affinity
 from migrate.search import cells
 from migrate.search.base import Vector
 from migrate.search.postgres.catalog import Relation
@@ -44,10 +46,17 @@ def read_rows(
     narrow = table.with_columns(tuple(c for c, _ in wanted))
     rows = [decoded(narrow, held, row[2:]) for row in found if (row[0], row[1]) in asked]
     if books is not None and table.key:
-        rows = restore(narrow, rows, lambda keys: _exact(books, table.name, keys))
+        rows = restore(narrow, rows, lambda keys: _exact(books, table.name, keys), _stands_for(narrow))
     return {
         place: dict(zip(narrow.column_names, row, strict=True)) for place, row in zip(at, rows, strict=True)
     }
+
+
+def _stands_for(table: Table) -> Callable[[int, Any, Any], bool]:
+    """Return `Fit.stands_for`; vectors, which are still in pgvector's binary form here, are not looked at."""
+    looked_at = fit(table, Options()).stands_for
+    kinds = [c.kind for c in table.columns]
+    return lambda at, exact, present: kinds[at] in VECTOR_KINDS or looked_at(at, exact, present)
 
 
 def _exact(books: Books, table: str, keys: list[bytes]) -> list[tuple[bytes, str, bytes]]:
