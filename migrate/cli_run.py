@@ -114,9 +114,9 @@ def undo(args: argparse.Namespace) -> int:
         reach.source(settings).close()  # a store that is not there is an error, not made
         store = reach.target(settings, Options())
         with api.nothing_begun():
-            made = sorted(store.look([]).made)
-        where = store.describe()
-        if not made:
+            standing = store.look([])
+        made, where = sorted(standing.made), store.describe()
+        if standing.plan is None:
             return _undone(args, where, [])
         if not args.yes:
             _ask(made, where)

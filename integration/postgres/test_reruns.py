@@ -340,3 +340,81 @@ def test_a_table_that_came_later_is_added_by_a_rerun(goal: Goal, source: Path) -
     )
     assert api.migrate(source, goal.url).verified
     assert goal.sql("SELECT id, t FROM late") == [(1, 1)]
+
+
+def test_a_table_that_was_dropped_is_made_again(goal: Goal, source: Path) -> None:
+    api.migrate(source, goal.url)
+    goal.sql("DROP TABLE t")
+    report = api.migrate(source, goal.url, tables=["loose"])
+    assert report.verified  # what is gone concerns nobody
+    report = api.migrate(source, goal.url)
+    assert report.verified
+    assert {t.name: t.rows_written for t in report.tables} == {"t": 3, "loose": 0}
+
+
+LINKED = """
+    CREATE TABLE p (id INTEGER PRIMARY KEY, e TEXT UNIQUE);
+    CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER REFERENCES p (id), n TEXT UNIQUE);
+    INSERT INTO p VALUES (1, 'a'), (2, 'b');
+    INSERT INTO c VALUES (1, 1, 'x');
+"""
+
+
+def built(database: Database) -> list[tuple[Any, ...]]:
+    return sorted(
+        database.run(
+            "SELECT conrelid::regclass::text, conname::text, contype::text FROM pg_constraint"
+            " WHERE connamespace = 'store'::regnamespace AND contype IN ('f', 'u')"
+            " AND conrelid::regclass::text NOT LIKE '%memlift_%' UNION ALL"
+            " SELECT tablename::text, indexname::text, 'i' FROM pg_indexes"
+            " WHERE schemaname = 'store' AND tablename NOT LIKE 'memlift_%'"
+        )
+    )
+
+
+def test_a_change_of_one_table_takes_no_link_or_index_of_another_away(
+    database: Database, tmp_path: Path
+) -> None:
+    source = stores.made(tmp_path / "linked.sqlite", LINKED)
+    api.migrate(source, database.at("store"))
+    before = built(database)
+    assert ("store.c", "c_p_fkey1", "f") in before
+    edit(source, "UPDATE p SET e = 'z' WHERE id = 1")
+    assert api.migrate(source, database.at("store"), tables=["p"], update=True).verified
+    assert built(database) == before
+
+
+def test_constraints_of_tables_that_memlift_did_not_make_stay(database: Database, tmp_path: Path) -> None:
+    source = stores.made(tmp_path / "linked.sqlite", LINKED)
+    database.run(
+        "CREATE SCHEMA store",
+        "CREATE TABLE store.p (id bigint PRIMARY KEY, e text UNIQUE)",
+        "CREATE TABLE store.c (id bigint PRIMARY KEY, p bigint CONSTRAINT c_p_fkey1 REFERENCES store.p, n text UNIQUE)",
+    )
+    before = built(database)
+    assert api.migrate(source, database.at("store"), into_existing=True).verified
+    edit(source, "UPDATE p SET e = 'z' WHERE id = 1")
+    assert api.migrate(source, database.at("store"), into_existing=True, update=True).verified
+    assert built(database) == before
+
+
+def test_an_enum_that_memlift_did_not_make_is_not_dropped(database: Database) -> None:
+    for schema in ("mine", "store"):
+        database.run(f"CREATE SCHEMA {schema}", f"CREATE TYPE {schema}.mood AS ENUM ('a', 'b')")
+    database.run(
+        "CREATE TABLE mine.t (id int PRIMARY KEY, m mine.mood)", "INSERT INTO mine.t VALUES (1, 'a')"
+    )
+    database.run("CREATE TABLE store.own (m store.mood)")
+    for schema in ("store", "other"):
+        assert api.migrate(database.at("mine"), database.at(schema)).verified
+        assert api.undo(database.at(schema)) == ["t"]
+    types = "SELECT typnamespace::regnamespace::text FROM pg_type WHERE typname = 'mood' ORDER BY 1"
+    assert database.run(types) == [("mine",), ("store",)]
+
+
+def test_an_enum_of_other_labels_is_refused(database: Database) -> None:
+    database.run("CREATE SCHEMA mine", "CREATE TYPE mine.mood AS ENUM ('a', 'b')")
+    database.run("CREATE TABLE mine.t (id int PRIMARY KEY, m mine.mood)")
+    database.run("CREATE SCHEMA store", "CREATE TYPE store.mood AS ENUM ('z')")
+    with pytest.raises(SchemaError, match="a type 'mood' already, without the label 'a'"):
+        api.migrate(database.at("mine"), database.at("store"))

@@ -152,3 +152,34 @@ def test_generated_and_derived_things_are_listed_and_not_carried(tmp_path: Path,
     listed = {str(n["name"]) for n in report.not_carried}
     assert {"v", "e", "f", "g", "t.b", "t.c"} <= listed
     assert any("CHECK" in str(n["reason"]) for n in report.not_carried)
+
+
+def test_indexes_and_links_that_would_have_one_name_are_all_built(tmp_path: Path, database: Database) -> None:
+    source = stores.made(
+        tmp_path / "a.sqlite",
+        """CREATE TABLE g (id INTEGER PRIMARY KEY);
+        CREATE TABLE user (id INTEGER PRIMARY KEY, group_id INTEGER UNIQUE REFERENCES g (id));
+        CREATE TABLE user_group (x TEXT, id INTEGER UNIQUE REFERENCES g (ID));
+        CREATE TABLE user_pkey (id INTEGER PRIMARY KEY);
+        CREATE TABLE user_id_seq (id INTEGER);
+        CREATE INDEX user_group_pkey ON user (group_id);
+        INSERT INTO g VALUES (1); INSERT INTO user VALUES (1, 1); INSERT INTO user_group VALUES ('x', 1)""",
+    )
+    for _ in range(2):  # the second run finds all of it
+        assert api.migrate(source, database.at("store")).verified
+        built = database.run(
+            "SELECT i.indrelid::regclass::text, i.indisunique, array_agg(a.attname::text)"
+            " FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indexrelid"
+            " WHERE i.indrelid::regclass::text LIKE 'store.%user%' AND NOT i.indisprimary"
+            " GROUP BY i.indexrelid, 1, 2 ORDER BY 1, 2"
+        )
+        assert sorted((name.replace('"', ""), unique, columns) for name, unique, columns in built) == [
+            ("store.user", False, ["group_id"]),
+            ("store.user", True, ["group_id"]),
+            ("store.user_group", True, ["id"]),
+        ]
+        links = database.run(
+            "SELECT conrelid::regclass::text FROM pg_constraint WHERE contype = 'f'"
+            " AND connamespace = 'store'::regnamespace AND convalidated ORDER BY 1"
+        )
+        assert len(links) == 2

@@ -74,6 +74,9 @@ def test_a_foreign_key_is_not_valid_until_it_was_checked() -> None:
         (Kind.REAL, ".5", ".5"),
         (Kind.BLOB, "x'00ff'", None),
         (Kind.BLOB, "'x'", None),
+        (Kind.JSON, "'{}'", "'{}'"),
+        (Kind.JSON, "''", None),
+        (Kind.JSON, "'none'", None),
     ],
 )
 def test_a_default_of_sqlite_is_carried_where_it_means_the_same(
@@ -134,6 +137,7 @@ def test_a_default_of_postgres_is_carried_where_it_needs_nothing_else(text: str,
         (Index("i", (IndexPart("id"),), where="name = 'a' OR 1 = 1"), None),
         (Index("i", (IndexPart("id"),), where="lower(name) = 'a'"), None),
         (Index("i", (IndexPart("id"),), where="other IS NULL"), None),
+        (Index("i", (IndexPart("id"),), where="v <> 0"), None),
     ],
 )
 def test_an_index_is_carried_where_its_condition_translates(index: Index, wanted: str | None) -> None:

@@ -27,7 +27,8 @@ DECLARED = {
     "defaults": "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT DEFAULT 'it''s', b DEFAULT 7, c DEFAULT -1.5,"
     " d DEFAULT CURRENT_TIMESTAMP, e DEFAULT TRUE, f DEFAULT NULL, g DEFAULT x'00ff', h DEFAULT (1 + 1), i DEFAULT \"dq\","
     " j DEFAULT '', k DEFAULT (datetime('now')), l DEFAULT +5, m DEFAULT 1e5, n DEFAULT 0x1F, o DEFAULT (lower('A') || 'b'),"
-    " p DEFAULT current_date, q DEFAULT (-(1)), r DEFAULT false)",
+    " p DEFAULT current_date, q DEFAULT (-(1)), r DEFAULT false, s DEFAULT ('a' || 'b'),"
+    " t DEFAULT (CURRENT_TIMESTAMP || 'Z'), u DEFAULT (x'00' || 'a'))",
     "collations": "CREATE TABLE t (a TEXT COLLATE NOCASE PRIMARY KEY, b TEXT COLLATE RTRIM, c TEXT COLLATE BINARY)",
     "unique": "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT UNIQUE, b TEXT COLLATE NOCASE, c, UNIQUE (c, b))",
     "foreign keys": "CREATE TABLE p (a, b, PRIMARY KEY (a, b)); CREATE TABLE t (x UNIQUE, y, z REFERENCES t (x),"

@@ -58,6 +58,14 @@ def test_full_text_indexes_are_derived_and_their_shadows_as_well(tmp_path: Path)
     source.close()
 
 
+@pytest.mark.parametrize("how", ["fts5(v)", "fts4(v)", "rtree(id, a, b)"])
+def test_virtual_tables_that_keep_their_own_rows_are_no_derived_things(how: str, tmp_path: Path) -> None:
+    path = sqlite_file(tmp_path / "a.db", f"CREATE VIRTUAL TABLE f USING {how}")
+    reason, derived = left(path)["f"]
+    assert reason.startswith("ITS ROWS ARE LEFT BEHIND")
+    assert not derived
+
+
 @pytest.mark.parametrize("name", ["memlift_diary", "MEMLIFT_diary", "memlift_"])
 def test_a_table_with_a_reserved_name_is_not_left_out_in_silence(name: str, tmp_path: Path) -> None:
     path = sqlite_file(

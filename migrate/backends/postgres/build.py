@@ -31,38 +31,68 @@ _LEAST_MEMORY, _MOST_MEMORY = 64 * 2**20, 2 * 2**30
 
 
 def steps(target: PostgresTarget, tables: Sequence[Table]) -> list[Step]:
-    """Return what is to be built, in order; what already stands is left out."""
+    """Return what is to be built, in order; what already stands is left out.
+
+    Links of tables that are not among `tables` are built too where they are gone: a change of one table
+    takes the links of all away (`loosen`).
+    """
     standing = _standing(target)
-    known = {**_made(target), **{t.name: t for t in tables}}
+    made = {name: table for name, (here, table) in _made(target).items() if here in standing.relations}
+    known = {**made, **{t.name: t for t in tables}}
     found: list[Step] = []
     links: list[Step] = []
     indexes: list[Step] = []
     with target.transaction("read what was adopted", fenced=False):
         adopted = target.books.adopted()
-    for table in tables:
+    asked = {table.name for table in tables}
+    for table in [*tables, *(t for name, t in made.items() if name not in asked)]:
         if table.name in adopted:
             continue
+        if table.name not in asked:
+            links += _apart(_links(target, table, known, standing))
+            indexes += _apart([s for s in _indexes(target, table, standing) if s.phase is Phase.LINK])
+            continue
         if table.key:
-            name, sql = ddl.primary_key(table, target.server)
+            name, sql = standing.free(table, *ddl.primary_key(table, target.server))
             if (fitting(table.name), "p") not in standing.keyed:
                 found.append(
                     Step(
                         table.name, "primary key", Phase.KEY, partial(_primary_key, target, table, name, sql)
                     )
                 )
-        links += _links(target, table, known, standing.constraints)
-        indexes += _indexes(target, table, standing.relations)
+        links += _links(target, table, known, standing)
+        indexes += _indexes(target, table, standing)
     unique = [step for step in indexes if step.phase is Phase.LINK]  # foreign keys may name them
     return [*found, *unique, *links, *(step for step in indexes if step.phase is Phase.INDEX)]
 
 
+def _apart(found: Sequence[Step]) -> list[Step]:
+    """Return the steps of a table that no report is about."""
+    return [Step("", f"{s.table}: {s.name}", s.phase, s.run) for s in found if s.name != "sequence"]
+
+
 class _Standing:
-    """Constraints and relations of the schema, by name."""
+    """Constraints (table, name) and relations of the schema; an index with the table that it is of."""
 
     def __init__(self) -> None:
-        self.constraints: set[str] = set()
-        self.relations: set[str] = set()
+        self.constraints: set[tuple[str, str]] = set()
+        self.relations: dict[str, str] = {}
         self.keyed: set[tuple[str, str]] = set()
+        self._planned: dict[str, str] = {}
+
+    def free(self, table: Table, name: str, sql: str) -> tuple[str, str]:
+        """Return the name and the statement of a table's index or key under a name that nothing else has.
+
+        `user_group_id_key` is of (id) in `user_group` and of (group_id) in `user`.
+        """
+        here = fitting(table.name)
+        wanted = ddl.constraint_names(table, name)
+        free = [n for n in wanted if self.relations.get(n, self._planned.get(n, here)) == here]
+        chosen = next((n for n in free if n in self.relations), free[0] if free else wanted[-1])
+        self._planned[chosen] = here
+        for word in ("CONSTRAINT", "EXISTS"):
+            sql = sql.replace(f"{word} {ident(name)}", f"{word} {ident(chosen)}", 1)
+        return chosen, sql
 
 
 def _standing(target: PostgresTarget) -> _Standing:
@@ -74,20 +104,22 @@ def _standing(target: PostgresTarget) -> _Standing:
             " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s",
             (target.server.schema,),
         ):
-            found.constraints.add(name)
+            found.constraints.add((table, name))
             found.keyed.add((table, kind))
-        for (name,) in db.execute(
-            "SELECT c.relname::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n"
-            " ON n.oid = c.relnamespace WHERE n.nspname = %s",
+        for name, table in db.execute(
+            "SELECT c.relname::text, coalesce(t.relname::text, '') FROM pg_catalog.pg_class c"
+            " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+            " LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid"
+            " LEFT JOIN pg_catalog.pg_class t ON t.oid = i.indrelid WHERE n.nspname = %s",
             (target.server.schema,),
         ):
-            found.relations.add(name)
+            found.relations[name] = table
     return found
 
 
-def _made(target: PostgresTarget) -> dict[str, Table]:
+def _made(target: PostgresTarget) -> dict[str, tuple[str, Table]]:
     with target.transaction("read what was made", fenced=False):
-        return {name: table for name, (_, table) in target.books.made().items()}
+        return target.books.made()
 
 
 def _names_a_key(table: Table, columns: tuple[str, ...]) -> bool:
@@ -96,7 +128,7 @@ def _names_a_key(table: Table, columns: tuple[str, ...]) -> bool:
     return any(set(columns) == set(names) for names in (table.key, *whole))
 
 
-def _links(target: PostgresTarget, table: Table, known: dict[str, Table], standing: set[str]) -> list[Step]:
+def _links(target: PostgresTarget, table: Table, known: dict[str, Table], standing: _Standing) -> list[Step]:
     found: list[Step] = []
 
     def add(title: str, work: Callable[[Progress], None]) -> None:
@@ -104,7 +136,7 @@ def _links(target: PostgresTarget, table: Table, known: dict[str, Table], standi
 
     for number, key in enumerate(table.foreign_keys, 1):
         name, sql = ddl.foreign_key(table, number, key, target.server)
-        if name in standing:
+        if (fitting(table.name), name) in standing.constraints:
             continue
         parent = known.get(key.parent)
         if parent is None or not _names_a_key(parent, key.parent_columns):
@@ -118,7 +150,7 @@ def _links(target: PostgresTarget, table: Table, known: dict[str, Table], standi
     return found
 
 
-def _indexes(target: PostgresTarget, table: Table, standing: set[str]) -> list[Step]:
+def _indexes(target: PostgresTarget, table: Table, standing: _Standing) -> list[Step]:
     found: list[Step] = []
 
     def add(title: str, work: Callable[[Progress], None], phase: Phase = Phase.INDEX) -> None:
@@ -130,21 +162,26 @@ def _indexes(target: PostgresTarget, table: Table, standing: set[str]) -> list[S
             target.note(f"index {index.name} of {table.name}: its condition {index.where} does not translate")
     unique = [index.unique for index in table.indexes]
     for made, is_unique in zip([*wanted, ddl.nocase_key(table, target.server)], [*unique, True], strict=True):
-        if made is not None and made[0] not in standing:
-            phase = Phase.LINK if is_unique else Phase.INDEX
-            add(f"index {made[0]}", partial(_plain_index, target, table, *made), phase)
+        if made is not None:
+            name, sql = standing.free(table, *made)
+            if name not in standing.relations:
+                phase = Phase.LINK if is_unique else Phase.INDEX
+                add(f"index {name}", partial(_plain_index, target, table, name, sql), phase)
     if target.options.index == "none":
         return found
     for column, here in zip(table.columns, columns_here(table, target.options), strict=True):
         made = ddl.vector_index(table, column, here, target.server) if here is not None else None
-        if made is not None and made[0] not in standing:
-            add(f"vector index {made[0]}", partial(_vector_index, target, table, column, *made))
-        elif made is None and column.kind in (Kind.VECTOR, Kind.HALF):
+        if made is not None:
+            name, sql = standing.free(table, *made)
+            if name not in standing.relations:
+                add(f"vector index {name}", partial(_vector_index, target, table, column, name, sql))
+        elif column.kind in (Kind.VECTOR, Kind.HALF):
             why = "rows of many dimensions" if column.dim is None else f"{column.dim} dimensions"
             target.note(f"{table.name}.{column.name}: pgvector has no HNSW index for {why}; search is exact")
     for made in _gin_indexes(target, table):
-        if made[0] not in standing:
-            add(f"index {made[0]}", partial(_plain_index, target, table, *made))
+        name, sql = standing.free(table, *made)
+        if name not in standing.relations:
+            add(f"index {name}", partial(_plain_index, target, table, name, sql))
     return found
 
 
@@ -161,7 +198,7 @@ def _gin_indexes(target: PostgresTarget, table: Table) -> list[tuple[str, str]]:
 
 def _primary_key(target: PostgresTarget, table: Table, name: str, sql: str, progress: Progress) -> None:
     with target.transaction(f"build {name}", table=table.name) as db:
-        if name in _constraints_of(db, target.server.schema):
+        if name in _constraints_of(db, target.server.schema, fitting(table.name)):
             return  # a commit whose answer was lost
         if target.again:
             # A row that moved in its source was copied once more by the resume. One copy
@@ -177,7 +214,7 @@ def _foreign_key(target: PostgresTarget, table: Table, name: str, sql: str, prog
     """Create a foreign key and validate it; where the source's own rows break it, it stays NOT VALID."""
     try:
         with target.transaction(f"build {name}", table=table.name) as db:
-            if name not in _constraints_of(db, target.server.schema):
+            if name not in _constraints_of(db, target.server.schema, fitting(table.name)):
                 db.execute(sql)
     except BackendError as exc:
         state = getattr(exc.__cause__, "sqlstate", None)
@@ -193,11 +230,12 @@ def _foreign_key(target: PostgresTarget, table: Table, name: str, sql: str, prog
             raise
 
 
-def _constraints_of(db: psycopg.Connection[tuple[object, ...]], schema: str) -> set[str]:
+def _constraints_of(db: psycopg.Connection[tuple[object, ...]], schema: str, table: str) -> set[str]:
     rows = db.execute(
-        "SELECT k.conname::text FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_namespace n"
-        " ON n.oid = k.connamespace WHERE n.nspname = %s",
-        (schema,),
+        "SELECT k.conname::text FROM pg_catalog.pg_constraint k"
+        " JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n"
+        " ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
+        (schema, table),
     )
     return {str(r[0]) for r in rows}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,7 @@ from migrate.backends.base import Options
 from migrate.backends.postgres.connect import Server, qualified
 from migrate.backends.postgres.names import fitting, fitting_column, ident, literal
 from migrate.backends.postgres.types import PgColumn, columns_here
+from migrate.jsontext import jsonb_problem
 from migrate.schema import VECTOR_KINDS, Column, ForeignKey, Index, Kind, Metric, Table
 
 # What an index can be built on (https://github.com/pgvector/pgvector#hnsw).
@@ -87,7 +89,7 @@ def _sqlite_default(text: str, here: PgColumn) -> str | None:
     quoted = re.fullmatch(r"'((?:[^']|'')*)'|\"((?:[^\"]|\"\")*)\"", text)
     if quoted and here.codec in ("text", "jsonb"):
         inner = quoted[1].replace("''", "'") if quoted[1] is not None else quoted[2].replace('""', '"')
-        return literal(inner)
+        return literal(inner) if here.codec == "text" or jsonb_problem(inner) is None else None
     if re.fullmatch(r"[-+]?\d+", text) and here.codec in ("int8", "float8"):
         return text
     if re.fullmatch(r"[-+]?(\d+\.\d*|\.\d+|\d+)([eE][-+]?\d+)?", text) and here.codec == "float8":
@@ -113,8 +115,13 @@ def defaults_left(table: Table, options: Options) -> list[str]:
 
 
 def constraint_name(*parts: str) -> str:
-    """Return a name for a constraint or index that no other can have."""
+    """Return a name for a constraint or index; another table may want the same (`constraint_names`)."""
     return fitting("_".join(parts))
+
+
+def constraint_names(table: Table, name: str) -> tuple[str, str]:
+    """Return the names that a table's index or key may have: its own, and another where that one is taken."""
+    return name, fitting(name + "_" + hashlib.sha256(table.name.encode("utf-8", "replace")).hexdigest()[:8])
 
 
 def primary_key(table: Table, server: Server) -> tuple[str, str]:
@@ -135,6 +142,18 @@ def foreign_key_names(made: Mapping[str, tuple[str, Table]], here: str) -> set[s
         if target == here
         for number, key in enumerate(table.foreign_keys, 1)
     }
+
+
+def unique_names(made: Mapping[str, tuple[str, Table]], here: str, server: Server) -> set[str]:
+    """Return the names that the unique indexes that we build on a table may have, by its name here."""
+    wanted = [
+        (table, index(table, unique, server))
+        for target, table in made.values()
+        if target == here
+        for unique in table.indexes
+        if unique.unique
+    ]
+    return {name for table, found in wanted if found for name in constraint_names(table, found[0])}
 
 
 def foreign_key(table: Table, number: int, key: ForeignKey, server: Server) -> tuple[str, str]:
@@ -199,7 +218,7 @@ def _condition(table: Table, where: str) -> str | None:
         return None
     kind = table.column(column).kind
     value = found["v"] or ""
-    if value and (kind is Kind.TEXT) != value.startswith("'"):
+    if value and kind not in ((Kind.TEXT,) if value.startswith("'") else (Kind.INTEGER, Kind.REAL)):
         return None
     return f"{ident(fitting_column(column))} {found['op']} {value}".strip()
 

@@ -37,7 +37,7 @@ from migrate.failpoints import hit
 from migrate.plan import table_same_as
 from migrate.schema import VECTOR_KINDS, Table
 
-_MADE_SCHEMA = "made by memlift"  # the comment on a schema that undo may drop
+_MADE = "made by memlift"  # the comment on a schema or type that undo may drop
 _PLAIN_LOCK_S = "20s"  # a lock held by somebody for longer is worth another try, not an endless wait
 
 
@@ -157,6 +157,7 @@ class PostgresTarget:
             last = None
             if {"memlift_runs", "memlift_tables"} <= found:
                 made, last = self.books.made(), self.books.last_run()
+                made = {name: (target, table) for name, (target, table) in made.items() if target in found}
                 begun = set(self.books.made_by(last[0])) if last and last[1] != "done" else set()
             held = {name: (target, table) for name, (target, table) in made.items() if target not in begun}
             check_json(self.db, server.schema, tables, held, self._options)
@@ -180,7 +181,7 @@ class PostgresTarget:
             self._one_at_a_time(db)
             if not look_at(db, self._settings.schema).schema_exists:
                 db.execute(f"CREATE SCHEMA {ident(self.server.schema)}")
-                db.execute(f"COMMENT ON SCHEMA {ident(self.server.schema)} IS {literal(_MADE_SCHEMA)}")
+                db.execute(f"COMMENT ON SCHEMA {ident(self.server.schema)} IS {literal(_MADE)}")
             for statement in statements("bytea", "bigint", "double precision", self.at):
                 db.execute(statement)
         self._seen = None
@@ -234,8 +235,14 @@ class PostgresTarget:
                     (self.server.schema,),
                 )
             }
-            for table in tables:
-                if table.name in made:
+            # The longest first: a table may have the name of another's sequence (`t_id_seq`), which then takes another.
+            for table in sorted(tables, key=lambda t: -len(t.name)):
+                if (
+                    table.name in made and made[table.name][0] not in here
+                ):  # dropped by others: missing, like a row
+                    self.books.forget_table(table.name)
+                    self.books.drop_position(self._run_id, table.name)
+                elif table.name in made:
                     table_same_as(table, made[table.name][1])
                     continue
                 name = fitting(table.name)
@@ -263,13 +270,30 @@ class PostgresTarget:
                 continue
             name = fitting(ddl.enum_name(column))
             found = db.execute(
-                "SELECT 1 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace"
+                "SELECT ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid)"
+                " FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace"
                 " WHERE n.nspname = %s AND t.typname = %s",
                 (self.server.schema, name),
             ).fetchone()
             if found is None:
                 labels = ", ".join(map(literal, column.labels))
                 db.execute(f"CREATE TYPE {self.at(name)} AS ENUM ({labels})")
+                db.execute(f"COMMENT ON TYPE {self.at(name)} IS {literal(_MADE)}")
+            elif not set(column.labels) <= set(found[0]):
+                raise SchemaError(
+                    f"there is a type {name!r} already, without the label"
+                    f" {min(set(column.labels) - set(found[0]))!r} that {table.name}.{column.name} needs",
+                    hint="migrate into another schema (?schema=...)",
+                )
+
+    def _drop_enum(self, db: Connection, name: str) -> None:
+        """Drop a type that we made, unless a table of others has come to use it."""
+        row = db.execute(
+            "SELECT pg_catalog.obj_description(to_regtype(%s), 'pg_type')", (self.at(name),)
+        ).fetchone()
+        if row == (_MADE,):
+            with contextlib.suppress(psycopg.errors.DependentObjectsStillExist), db.transaction():
+                db.execute(f"DROP TYPE {self.at(name)}")
 
     def positions(self) -> dict[str, Position]:
         """See `Target.positions`."""
@@ -378,7 +402,9 @@ class PostgresTarget:
     def loosen(self) -> None:
         """See `Target.loosen`."""
         with self.transaction("loosen foreign keys") as db:
-            made = [target for target, _ in self.books.made().values()]
+            adopted = self.books.adopted()
+            ours = {name: made for name, made in self.books.made().items() if name not in adopted}
+            made = [target for target, _ in ours.values()]
             built = db.execute(
                 "SELECT c.relname::text, k.conname::text FROM pg_catalog.pg_constraint k"
                 " JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n"
@@ -386,13 +412,18 @@ class PostgresTarget:
                 (self.server.schema, made),
             ).fetchall()
             for table, name in built:
-                if name in ddl.foreign_key_names(self.books.made(), table):
+                if name in ddl.foreign_key_names(ours, table):
                     db.execute(f"ALTER TABLE {self.at(table)} DROP CONSTRAINT {ident(name)}")
-            for _, table in self.books.made().values():
-                for index in table.indexes:
-                    made_index = ddl.index(table, index, self.server) if index.unique else None
-                    if made_index is not None:
-                        db.execute(f"DROP INDEX IF EXISTS {self.at(made_index[0])}")
+            unique = db.execute(
+                "SELECT t.relname::text, c.relname::text FROM pg_catalog.pg_index i"
+                " JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_class t"
+                " ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace"
+                " WHERE n.nspname = %s AND t.relname = ANY(%s) AND i.indisunique AND NOT i.indisprimary",
+                (self.server.schema, made),
+            ).fetchall()
+            for here, name in unique:
+                if name in ddl.unique_names(ours, here, self.server):
+                    db.execute(f"DROP INDEX {self.at(name)}")
 
     def amend(
         self,
@@ -426,7 +457,9 @@ class PostgresTarget:
         hit("finish.inside")
         with self.transaction("analyze") as db:
             for target, _ in self.books.made().values():
-                db.execute(f"ANALYZE {self.at(target)}")
+                row = db.execute("SELECT to_regclass(%s)", (self.at(target),)).fetchone()
+                if row is not None and row[0] is not None:
+                    db.execute(f"ANALYZE {self.at(target)}")
         return self._notes + [
             f"the rows of {table} break its foreign key {name}, as they do in the source: left NOT VALID"
             for table, name in broken
@@ -465,13 +498,13 @@ class PostgresTarget:
             everything = ", ".join(self.at(n) for n in (*targets, *NAMES))
             db.execute(f"DROP TABLE IF EXISTS {everything}")
             for name in enums:
-                db.execute(f"DROP TYPE IF EXISTS {self.at(name)}")
+                self._drop_enum(db, name)
             comment = db.execute(
                 "SELECT pg_catalog.obj_description(n.oid, 'pg_namespace'),"
                 " NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid)"
                 " FROM pg_catalog.pg_namespace n WHERE n.nspname = %s",
                 (server.schema,),
             ).fetchone()
-            if comment == (_MADE_SCHEMA, True):
+            if comment == (_MADE, True):
                 db.execute(f"DROP SCHEMA {ident(server.schema)}")
         return sorted(set(made) - adopted)

@@ -8,6 +8,7 @@ REAL, TEXT and BLOB are declared: a declared `numeric` would turn
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,11 @@ from migrate.backends.sqlite.names import ident, looks_like_number
 from migrate.fit import INT64, Fit, Found, Integers, Rule, Texts, Typed, whole
 from migrate.schema import PACKED_KINDS, TEXT_KINDS, Column, Index, Kind, Table, affinity
 
+_LITERAL = re.compile(
+    r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|x'[0-9a-f]*'|[-+]?(?:0x[0-9a-f]+|\d+\.?\d*|\.\d+)
+    |NULL|TRUE|FALSE|CURRENT_(?:TIMESTAMP|DATE|TIME)""",
+    re.I | re.X | re.A,
+)
 _MAX_COLUMNS = 2000  # SQLITE_MAX_COLUMN (https://www.sqlite.org/limits.html)
 
 
@@ -205,11 +211,7 @@ def _column(table: Table, column: Column, *, inline_key: bool) -> str:
 
 def _default(text: str) -> str:
     """PRAGMA table_info gives an expression without the parentheses that its declaration needs."""
-    plain = (
-        text[:1] in "'\"" or text.upper() in ("NULL", "TRUE", "FALSE") or text.upper().startswith("CURRENT_")
-    )
-    number = text.lstrip("+-").replace(".", "", 1).isdigit() or text[:2].lower() in ("x'", "0x")
-    return text if plain or number else f"({text})"
+    return text if _LITERAL.fullmatch(text) else f"({text})"
 
 
 def create_index(table: Table, index: Index) -> str | None:

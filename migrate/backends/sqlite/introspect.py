@@ -42,17 +42,21 @@ def read_schema(connection: sqlite3.Connection) -> tuple[list[Table], list[NotCa
         elif kind == "view":
             left.append(NotCarried(name, "a view"))
         elif kind == "virtual":
-            text = sql.get(("table", name)) or ""
-            fts = re.search(r"using\s+fts[345]", text, re.I) is not None
-            left.append(
-                NotCarried(
-                    name, "a full-text index, rebuilt from its table" if fts else "a virtual table", fts
-                )
-            )
+            shadows = any(n.startswith(f"{name}_") and k == "shadow" for n, k, _, _ in listed)
+            left.append(_virtual(name, sql.get(("table", name)) or "", shadows=shadows))
         else:
             left.append(NotCarried(name, "part of a virtual table", derived=True))
     left += [NotCarried(name, "a trigger") for (kind, name) in sql if kind == "trigger"]
     return tables, left
+
+
+def _virtual(name: str, text: str, *, shadows: bool) -> NotCarried:
+    """Say what becomes of a virtual table: only a full-text index over another table holds nothing itself."""
+    fts = re.search(r"using\s+fts[345]", text, re.I) is not None
+    if fts and re.search(r"\bcontent\s*=", text, re.I):
+        return NotCarried(name, "a full-text index, rebuilt from its table", derived=True)
+    what = "a full-text table that keeps its own text" if fts else "a virtual table"
+    return NotCarried(name, f"ITS ROWS ARE LEFT BEHIND: {what}" if shadows else what)
 
 
 def _table(
@@ -212,8 +216,8 @@ def _foreign_keys(connection: sqlite3.Connection, name: str) -> tuple[ForeignKey
     keys = []
     for number in sorted(groups, reverse=True):  # SQLite lists the last declared first
         parts = sorted(groups[number])
-        parent = parts[0][1]
-        to = tuple(p[3] for p in parts)
+        parent, spelled = _as_declared(connection, parts[0][1])
+        to = tuple(None if p[3] is None else spelled.get(p[3].lower(), p[3]) for p in parts)
         keys.append(
             ForeignKey(
                 tuple(p[2] for p in parts),
@@ -224,6 +228,16 @@ def _foreign_keys(connection: sqlite3.Connection, name: str) -> tuple[ForeignKey
             )
         )
     return tuple(keys)
+
+
+def _as_declared(connection: sqlite3.Connection, name: str) -> tuple[str, dict[str, str]]:
+    """Return a table's name and its columns' as they were declared: SQLite takes them in any case."""
+    found = connection.execute(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name = ? COLLATE NOCASE", (name,)
+    ).fetchone()
+    declared = found[0] if found else name
+    columns = connection.execute(f"PRAGMA table_info({literal(declared)})").fetchall()
+    return declared, {row[1].lower(): row[1] for row in columns}
 
 
 def _key_of(connection: sqlite3.Connection, name: str) -> tuple[str, ...]:

@@ -151,6 +151,7 @@ class SqliteTarget:
                 lambda sql, p: connection.execute(sql, tuple(p)).fetchall(), ident, NOW, row="rowid"
             )
             made, last = books.made(), books.last_run()
+            made = {name: (target, table) for name, (target, table) in made.items() if target.lower() in here}
             begun = set(books.made_by(last[0])) if last and last[1] != "done" else set()
         mine = {target.lower() for target, _ in made.values()}
         strangers = tuple(n for n in names if n.lower() in here and n.lower() not in mine)
@@ -211,7 +212,10 @@ class SqliteTarget:
                         f"table names that differ only in case: {table.name!r}",
                         hint="SQLite takes them for one: leave one out with --exclude",
                     )
-                if table.name in made:
+                if table.name in made and made[table.name][0].lower() not in here:  # dropped by others
+                    self._books.forget_table(table.name)
+                    self._books.drop_position(self._run_id, table.name)
+                elif table.name in made:
                     table_same_as(table, made[table.name][1])
                     continue
                 if table.name.lower() not in here:
@@ -428,7 +432,12 @@ class SqliteTarget:
         """See `Target.finish`. Foreign keys that the rows violate are counted and named."""
         with translating("finish", file=str(self._path)):
             orphans: dict[tuple[str, str], int] = {}
+            here = {
+                r[0].lower() for r in self._run("SELECT name FROM sqlite_schema WHERE type = 'table'", ())
+            }
             for name, (target, _) in self._books.made().items():
+                if target.lower() not in here:
+                    continue  # dropped by others
                 for parent, n in orphans_of(self._db, target)[0].items():
                     orphans[(name, parent)] = n
             self._begin()
