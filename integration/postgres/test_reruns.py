@@ -418,3 +418,32 @@ def test_an_enum_of_other_labels_is_refused(database: Database) -> None:
     database.run("CREATE SCHEMA store", "CREATE TYPE store.mood AS ENUM ('z')")
     with pytest.raises(SchemaError, match="a type 'mood' already, without the label 'a'"):
         api.migrate(database.at("mine"), database.at("store"))
+
+
+def test_two_spellings_of_one_json_are_two_keys(database: Database, tmp_path: Path) -> None:
+    source = stores.made(
+        tmp_path / "j.sqlite",
+        """CREATE TABLE t (j JSON PRIMARY KEY, u JSON UNIQUE, free JSON);
+        INSERT INTO t VALUES ('{"a":1}', '[1]', '{}'), ('{"a": 1}', '[ 1 ]', '{}')""",
+    )
+    for _ in range(2):
+        assert api.migrate(source, database.at("store")).verified
+    assert api.migrate(database.at("store"), tmp_path / "back.sqlite").verified
+    with closing(sqlite3.connect(tmp_path / "back.sqlite")) as db:
+        assert db.execute("SELECT j, u FROM t ORDER BY u").fetchall() == [
+            ('{"a": 1}', "[ 1 ]"),
+            ('{"a":1}', "[1]"),
+        ]
+
+
+def test_a_row_kept_aside_keeps_its_number(database: Database, tmp_path: Path) -> None:
+    source = stores.made(
+        tmp_path / "n.sqlite",
+        """CREATE TABLE t (id INTEGER PRIMARY KEY, e TEXT NOT NULL UNIQUE);
+        INSERT INTO t VALUES (1, 'a'), (2, CAST(x'610062' AS TEXT))""",
+    )
+    api.migrate(source, database.at("store"), on_misfit="quarantine")
+    database.run("INSERT INTO store.t (e) VALUES ('new')")
+    api.migrate(database.at("store"), tmp_path / "back.sqlite")
+    with closing(sqlite3.connect(tmp_path / "back.sqlite")) as db:
+        assert db.execute("SELECT * FROM t ORDER BY id").fetchall() == [(1, "a"), (2, "a\0b"), (3, "new")]

@@ -183,3 +183,79 @@ def test_indexes_and_links_that_would_have_one_name_are_all_built(tmp_path: Path
             " AND connamespace = 'store'::regnamespace AND convalidated ORDER BY 1"
         )
         assert len(links) == 2
+
+
+def test_rows_of_tables_that_inherit_are_counted_once(tmp_path: Path, database: Database) -> None:
+    database.run(
+        "CREATE SCHEMA store",
+        "CREATE TABLE store.p (id int PRIMARY KEY)",
+        "CREATE TABLE store.c (more text) INHERITS (store.p)",
+        "INSERT INTO store.p VALUES (1)",
+        "INSERT INTO store.c VALUES (2, 'x')",
+    )
+    report = api.migrate(database.at("store"), tmp_path / "b.sqlite", verify="counts")
+    assert report.verified
+    assert {t.name: t.rows_source for t in report.tables} == {"p": 1, "c": 1}
+
+
+def test_partitions_beyond_a_schema_are_carried_or_named(tmp_path: Path, database: Database) -> None:
+    database.run(
+        "CREATE SCHEMA store",
+        "CREATE SCHEMA other",
+        "CREATE FOREIGN DATA WRAPPER none",
+        "CREATE SERVER afar FOREIGN DATA WRAPPER none",
+        "CREATE TABLE other.p (id int, k int) PARTITION BY LIST (k)",
+        "CREATE TABLE store.of_other PARTITION OF other.p FOR VALUES IN (1)",
+        "CREATE TABLE other.u (id int PRIMARY KEY)",
+        "CREATE TABLE store.u (id int PRIMARY KEY, o int CONSTRAINT away REFERENCES other.u)",
+        "CREATE TABLE store.p (id int, k int) PARTITION BY LIST (k)",
+        "CREATE TABLE store.p1 PARTITION OF store.p FOR VALUES IN (1)",
+        "CREATE FOREIGN TABLE store.p2 PARTITION OF store.p FOR VALUES IN (2) SERVER afar",
+        "INSERT INTO other.p VALUES (7, 1)",
+        "INSERT INTO store.p VALUES (8, 1)",
+        "INSERT INTO other.u VALUES (9)",
+        "INSERT INTO store.u VALUES (1, 9)",
+    )
+    report = api.migrate(database.at("store"), tmp_path / "b.sqlite")
+    assert report.verified
+    assert report.warnings == ()
+    assert {t.name: t.rows_written for t in report.tables} == {"of_other": 1, "p": 1, "u": 1}
+    assert {n["name"]: n["reason"] for n in report.not_carried} == {
+        "store.p2": "ITS ROWS ARE LEFT BEHIND: a foreign table that is a partition of p",
+        "u.away": "a foreign key to a table of another schema",
+    }
+
+
+def test_what_is_under_a_domain_is_what_is_carried(tmp_path: Path, database: Database) -> None:
+    database.run(
+        "CREATE SCHEMA store",
+        "CREATE DOMAIN store.one AS int",
+        "CREATE DOMAIN store.two AS store.one",
+        "CREATE TYPE store.mood AS ENUM ('sad', 'ok')",
+        "CREATE DOMAIN store.moods AS store.mood",
+        "CREATE DOMAIN store.place AS vector(2)",
+        "CREATE TABLE store.t (id store.two PRIMARY KEY, m store.moods, many store.one[], v store.place)",
+        "INSERT INTO store.t VALUES (1, 'sad', '{1,2}', '[1,2]')",
+    )
+    back = tmp_path / "b.sqlite"
+    assert api.migrate(database.at("store"), back).verified
+    assert api.migrate(back, database.at("again")).verified
+    assert api.verify(database.at("store"), database.at("again")).verified
+    types = "SELECT array_agg(format_type(atttypid, atttypmod) ORDER BY attnum) FROM pg_attribute"
+    assert database.run(f"{types} WHERE attrelid = 'again.t'::regclass AND attnum > 0") == [
+        (["integer", "again.mood", "integer[]", "vector(2)"],)
+    ]
+
+
+def test_names_that_sqlite_takes_for_one_are_refused_before_anything_is_written(
+    tmp_path: Path, database: Database
+) -> None:
+    database.run(
+        "CREATE SCHEMA store",
+        'CREATE TABLE store.t (id int PRIMARY KEY, a int, "A" int)',
+        "CREATE TABLE store.none ()",
+    )
+    for choice in ("fail", "quarantine"):
+        with pytest.raises(SchemaError, match="differ only in case: a, A"):
+            api.migrate(database.at("store"), tmp_path / "b.sqlite", on_misfit=choice)
+    assert not (tmp_path / "b.sqlite").exists()

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from migrate import values
 from migrate.backends.base import Phase, Step
 from migrate.backends.postgres import ddl
 from migrate.backends.postgres.connect import qualified
 from migrate.backends.postgres.names import fitting, fitting_column, ident, placed, translating
 from migrate.backends.postgres.types import columns_here
 from migrate.errors import BackendError, TransientError
+from migrate.fit import INT64
 from migrate.layouts.words import word_columns
 from migrate.schema import Column, Kind, Table
 
@@ -250,9 +252,17 @@ def _sequence(target: PostgresTarget, table: Table, column: Column, progress: Pr
         ).fetchone()
         if row is None or row[0] is None:
             return
-        last = max((n for n in (row[1], table.sequence) if n is not None), default=0)
+        last = max((n for n in (row[1], table.sequence, *_aside(target, table, column)) if n), default=0)
         if last > 0:
             db.execute("SELECT pg_catalog.setval(%s::regclass, greatest(%s, 1), true)", (row[0], last))
+
+
+def _aside(target: PostgresTarget, table: Table, column: Column) -> list[int]:
+    """Return the numbers of rows that are kept aside whole: they are in use too."""
+    sql = f'SELECT value FROM {target.at("memlift_exact")} WHERE "table" = ? AND "column" IS NULL'
+    at = table.column_names.index(column.name)
+    cells = (values.from_exact_row(bytes(value))[at] for (value,) in target.books.run(sql, (table.name,)))
+    return [n for n in cells if type(n) is int and n <= INT64[1]]
 
 
 def _plain_index(target: PostgresTarget, table: Table, name: str, sql: str, progress: Progress) -> None:

@@ -28,9 +28,14 @@ WORDS_CONFIG = "simple"
 WORDS_CHARACTERS = 200_000
 # JSON in which filters look for a user, a source, a tag.
 _FILTERED = frozenset({"metadata", "metadata_json", "payload", "properties", "attributes", "tags"})
+# Types that every server has under these names: a default with a cast to any other needs that type.
+_EVERYWHERE = (
+    r"(?:text|character|character varying|bpchar|name|boolean|smallint|integer|bigint|numeric|real|double precision"
+    r"|jsonb?|bytea|uuid|date|interval|inet|cidr|(?:time|timestamp)(?:\(\d\))? with(?:out)? time zone)"
+)
 _CARRIED_DEFAULT = re.compile(
-    r"""(?:'(?:[^']|'')*'|[-+]?\d+(?:\.\d+)?|NULL|TRUE|FALSE|CURRENT_(?:DATE|TIME|TIMESTAMP)|now\(\)
-    |gen_random_uuid\(\)|\(?'?[-+]?\d+'?\)?)(?:::[a-z ]+(?:\(\d+(?:,\d+)?\))?(?:\[\])?)?""",
+    rf"""(?:'(?:[^']|'')*'|[-+]?\d+(?:\.\d+)?|NULL|TRUE|FALSE|CURRENT_(?:DATE|TIME|TIMESTAMP)|now\(\)
+    |gen_random_uuid\(\)|\(?'?[-+]?\d+'?\)?)(?:::{_EVERYWHERE.replace(" ", "[ ]")}(?:\(\d+(?:,\d+)?\))?(?:\[\])?)?""",
     re.I | re.X,
 )
 _NOW_TEXT = {

@@ -68,18 +68,20 @@ def read_schema(
     tables: list[Table] = []
     stored: dict[str, Stored] = {}
     relations = connection.execute(
-        "SELECT c.oid::bigint, c.relname::text, c.relkind::text, c.relispartition, c.relhastriggers"
+        "SELECT c.oid::bigint, c.relname::text, c.relkind::text, EXISTS (SELECT 1 FROM pg_catalog.pg_inherits h"
+        "   JOIN pg_catalog.pg_class p ON p.oid = h.inhparent WHERE h.inhrelid = c.oid AND c.relispartition"
+        "   AND p.relnamespace = c.relnamespace)"  # of a parent elsewhere: a table of its own here
         " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = %s AND c.relkind IN ('r', 'p', 'v', 'm', 'f')"
         " AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d WHERE d.objid = c.oid"
         "   AND d.classid = 'pg_class'::regclass AND d.deptype = 'e') ORDER BY c.relname",
         (schema,),
     ).fetchall()
-    oids = {oid: name for oid, name, kind, part, _ in relations if kind in "rp" and not part}
+    oids = {oid: name for oid, name, kind, part in relations if kind in "rp" and not part}
     columns = _columns(connection, list(oids), left, oids)
     keys, foreign, uniques = _constraints(connection, list(oids), left, oids)
     indexes, metrics = _indexes(connection, list(oids), left, uniques)
-    for oid, name, kind, is_partition, _ in relations:
+    for oid, name, kind, is_partition in relations:
         if is_ours(name) or is_partition:
             continue
         if kind not in "rp":
@@ -90,6 +92,9 @@ def read_schema(
             replace(c, metric=metrics.get((oid, c.name))) if (oid, c.name) in metrics else c
             for c, _ in columns.get(oid, [])
         ]
+        if not named:
+            left.append(NotCarried(name, "a table without a column that is carried"))
+            continue
         table = Table(
             name,
             tuple(named),
@@ -99,10 +104,21 @@ def read_schema(
             "postgres",
         )
         tables.append(_with_sequence(connection, schema, table))
-        leaves = _leaves(connection, oid) if kind == "p" else ((schema, name),)
+        leaves = _leaves(connection, oid, name, left) if kind == "p" else ((schema, name),)
         stored[name] = Stored(schema, name, oid, leaves, {c.name: codec for c, codec in columns.get(oid, [])})
     left += _others(connection, schema)
     return tables, stored, left
+
+
+def _under(oid: str, typmod: str) -> str:
+    """Return SQL for the row of a type that is no domain: what is under a domain, also of a domain of a domain."""
+    return (
+        f"(WITH RECURSIVE under (oid, typmod, n) AS (SELECT {oid}, {typmod}, 0 UNION ALL"
+        " SELECT d.typbasetype, d.typtypmod, n + 1 FROM under JOIN pg_catalog.pg_type d"
+        " ON d.oid = under.oid AND d.typtype = 'd')"
+        " SELECT b.oid, b.typname, b.typtype, b.typnamespace, b.typelem, b.typcategory, under.typmod"
+        " FROM under JOIN pg_catalog.pg_type b ON b.oid = under.oid ORDER BY n DESC LIMIT 1)"
+    )
 
 
 def _columns(
@@ -110,23 +126,22 @@ def _columns(
 ) -> dict[int, list[tuple[Column, str]]]:
     found: dict[int, list[tuple[Column, str]]] = {}
     rows = connection.execute(
-        "SELECT a.attrelid::bigint, a.attname::text, CASE WHEN t.typtype = 'd'"
-        " THEN pg_catalog.format_type(t.typbasetype, t.typtypmod)"
-        " ELSE pg_catalog.format_type(a.atttypid, a.atttypmod) END,"
-        " coalesce(b.typname, t.typname)::text, t.typtype::text, a.attnotnull, a.attidentity::text,"
-        " a.attgenerated::text, pg_catalog.pg_get_expr(d.adbin, d.adrelid), a.atttypmod,"
+        "SELECT a.attrelid::bigint, a.attname::text, CASE WHEN e.typtype = 'd'"
+        " THEN pg_catalog.format_type(m.oid, m.typmod) || '[]' ELSE pg_catalog.format_type(t.oid, t.typmod) END,"
+        " t.typname::text, a.attnotnull, a.attidentity::text,"
+        " a.attgenerated::text, pg_catalog.pg_get_expr(d.adbin, d.adrelid), t.typmod,"
         " CASE WHEN coalesce(m.typtype, t.typtype) = 'e' THEN (SELECT array_agg(e.enumlabel::text"
         "   ORDER BY e.enumsortorder) FROM pg_catalog.pg_enum e WHERE e.enumtypid = coalesce(m.oid, t.oid)) END,"
         " coalesce(m.typtype, t.typtype) IN ('c', 'r', 'm')"
         "   AND coalesce(m.typnamespace, t.typnamespace) <> 'pg_catalog'::regnamespace"
-        " FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid"
-        " LEFT JOIN pg_catalog.pg_type m ON m.oid = t.typelem AND t.typcategory = 'A'"
-        " LEFT JOIN pg_catalog.pg_type b ON b.oid = nullif(t.typbasetype, 0) AND t.typtype = 'd'"
+        f" FROM pg_catalog.pg_attribute a CROSS JOIN LATERAL {_under('a.atttypid', 'a.atttypmod')} t"
+        " LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'"
+        f" LEFT JOIN LATERAL {_under('e.oid', 't.typmod')} m ON true"
         " LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
         " WHERE a.attrelid = ANY(%s::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum",
         (list(oids),),
     ).fetchall()
-    for oid, name, declared, base, _, not_null, identity, generated, default, typmod, labels, own in rows:
+    for oid, name, declared, base, not_null, identity, generated, default, typmod, labels, own in rows:
         if generated:
             derived = base == "tsvector"
             left.append(NotCarried(f"{names[oid]}.{name}", f"a generated column: {default}", derived))
@@ -168,14 +183,29 @@ def _constraints(
         " p.relname::text,"
         " ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u (n, i)"
         "   JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.n ORDER BY u.i),"
-        " k.confdeltype::text, k.confupdtype::text, k.condeferrable"
+        " k.confdeltype::text, k.confupdtype::text, k.condeferrable,"
+        " (SELECT c.relnamespace <> p.relnamespace FROM pg_catalog.pg_class c WHERE c.oid = k.conrelid)"
         " FROM pg_catalog.pg_constraint k LEFT JOIN pg_catalog.pg_class p ON p.oid = k.confrelid"
         " WHERE k.conrelid = ANY(%s::oid[]) ORDER BY k.conrelid, k.conname",
         (list(oids),),
     ).fetchall()
-    for oid, name, kind, index, columns, parent, parent_columns, on_delete, on_update, deferrable in rows:
+    for (
+        oid,
+        name,
+        kind,
+        index,
+        columns,
+        parent,
+        parent_columns,
+        on_delete,
+        on_update,
+        deferrable,
+        away,
+    ) in rows:
         if kind == "p":
             keys[oid] = tuple(columns)
+        elif kind == "f" and away:
+            left.append(NotCarried(f"{names[oid]}.{name}", "a foreign key to a table of another schema"))
         elif kind == "f":
             foreign.setdefault(oid, []).append(
                 ForeignKey(
@@ -258,14 +288,22 @@ def _with_sequence(connection: Connection, schema: str, table: Table) -> Table:
     return table
 
 
-def _leaves(connection: Connection, oid: int) -> tuple[tuple[str, str], ...]:
+def _leaves(
+    connection: Connection, oid: int, name: str, left: list[NotCarried]
+) -> tuple[tuple[str, str], ...]:
     rows = connection.execute(
-        "SELECT n.nspname::text, c.relname::text FROM pg_catalog.pg_partition_tree(%s::oid::regclass) t"
+        "SELECT n.nspname::text, c.relname::text, c.relkind = 'r'"
+        " FROM pg_catalog.pg_partition_tree(%s::oid::regclass) t"
         " JOIN pg_catalog.pg_class c ON c.oid = t.relid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE t.isleaf AND c.relkind = 'r' ORDER BY 1, 2",
+        " WHERE t.isleaf AND c.relkind <> 'p' ORDER BY 1, 2",
         (oid,),
     ).fetchall()
-    return tuple((a, b) for a, b in rows)
+    left += [
+        NotCarried(f"{a}.{b}", f"ITS ROWS ARE LEFT BEHIND: a foreign table that is a partition of {name}")
+        for a, b, ordinary in rows
+        if not ordinary
+    ]
+    return tuple((a, b) for a, b, ordinary in rows if ordinary)
 
 
 def _others(connection: Connection, schema: str) -> list[NotCarried]:

@@ -16,7 +16,7 @@ from migrate.backends.postgres import wire
 from migrate.backends.postgres.connect import Connection, connect, local_settings, look_at, qualified
 from migrate.backends.postgres.introspect import Stored, read_schema
 from migrate.backends.postgres.names import fitting_column, ident, placed, translating
-from migrate.backends.postgres.types import fit
+from migrate.backends.postgres.types import column_here, fit
 from migrate.backends.sqlbooks import Books, restore
 from migrate.batch import Batch, Cursor, Row
 from migrate.config import PostgresSettings
@@ -132,10 +132,10 @@ class PostgresSource:
         self._alive()
         stored = self._stored[table.name]
         with translating("count rows", table=table.name):
-            row = self._connection.execute(
-                f"SELECT count(*) FROM {qualified(stored.schema, stored.name)}"
-            ).fetchone()
-            n = int(row[0]) if row else 0
+            n = 0
+            for leaf in stored.leaves:  # ONLY: the rows of a table that inherits are its own
+                row = self._connection.execute(f"SELECT count(*) FROM ONLY {qualified(*leaf)}").fetchone()
+                n += int(row[0]) if row else 0
             if self._exact.get(table.name):
                 sql = (
                     f'SELECT count(*) FROM {self._at("memlift_exact")} WHERE "table" = ? AND "column" IS NULL'
@@ -190,7 +190,8 @@ class PostgresSource:
         """Return by what rules a table's cells were written here."""
         own = next(t for t in self.tables() if t.name == table.name)
         codecs, here = self._stored[table.name].codecs, self._here[table.name]
-        plain = any(codecs.get(here[c.name]) == "text" for c in own.columns if c.kind is Kind.JSON)
+        as_jsonb = [c for c in own.columns if column_here(c, own, Options()).codec == "jsonb"]
+        plain = any(codecs.get(here[c.name]) == "text" for c in as_jsonb)
         return fit(own, Options(json="text" if plain else "jsonb"))
 
     def _copy(

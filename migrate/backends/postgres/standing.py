@@ -80,10 +80,11 @@ def check_json(
         for column, here in zip(table.columns, columns_here(table, options), strict=True):
             if column.kind is not Kind.JSON or here is None:
                 continue
-            found = types.get((target, here.name), here.type)
-            if found != here.type:
+            wanted = here.type.split(" COLLATE ")[0]
+            found = types.get((target, here.name), wanted)
+            if found != wanted:
                 raise SchemaError(
-                    f"the earlier migration keeps {name}.{column.name} as {found}, not as {here.type}",
+                    f"the earlier migration keeps {name}.{column.name} as {found}, not as {wanted}",
                     hint=f"--json-columns {'text' if found == 'text' else 'jsonb'}, or migrate into another schema",
                 )
 

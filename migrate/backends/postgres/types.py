@@ -120,6 +120,8 @@ def column_here(column: Column, table: Table, options: Options) -> PgColumn:
         case Kind.JSON:
             if options.json == "text":
                 return PgColumn(name, "text", "text")
+            if table.dialect != "postgres" and _tells_apart(column, table):
+                return PgColumn(name, 'text COLLATE "C"', "text")  # two spellings of one JSON are two keys
             if table.dialect == "postgres" and column.declared == "json":
                 return PgColumn(name, "json", "text")
             return PgColumn(name, "jsonb", "jsonb")
@@ -139,6 +141,12 @@ def column_here(column: Column, table: Table, options: Options) -> PgColumn:
             return PgColumn(name, column.declared if table.dialect == "postgres" else "timestamptz", "native")
         case Kind.NATIVE:
             return PgColumn(name, column.declared or "text", "native")
+
+
+def _tells_apart(column: Column, table: Table) -> bool:
+    """Whether rows are told apart by a column: by the key, or by a unique index."""
+    unique = (name for index in table.indexes if index.unique for name in index.columns)
+    return column.name in table.key or column.name in unique
 
 
 def _text_type(column: Column, table: Table) -> str:

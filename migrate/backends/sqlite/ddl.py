@@ -99,11 +99,11 @@ class Reals:
         return 0.0
 
 
-def rule(column: Column, dialect: str) -> Rule:
-    """Return what a column can hold here."""
+def rule(column: Column, dialect: str, *, strict: bool = False) -> Rule:
+    """Return what a column can hold here. `strict`: its table is, where ANY keeps every value as it is."""
     declared = column_type(column, dialect)
     if dialect == "sqlite":
-        return Stored(affinity(declared))
+        return Stored("BLOB" if strict and declared.upper() == "ANY" else affinity(declared))
     if column.kind is Kind.INTEGER:
         return Integers()
     if column.kind is Kind.REAL:
@@ -137,7 +137,7 @@ def fit(table: Table, options: Options) -> Fit:
     names = [c.name.lower() for c in table.columns]
     if len(set(names)) != len(names):
         problems.append("column names that differ only in case")
-    rules = tuple(rule(c, table.dialect) for c in table.columns)
+    rules = tuple(rule(c, table.dialect, strict=table.strict) for c in table.columns)
     rowid = _rowid_key(table)  # where NULL would become the next number
     not_null = frozenset(
         i

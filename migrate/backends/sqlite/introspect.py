@@ -150,7 +150,7 @@ def _by_evidence(
     hold whatever was stored; each such column is counted whole, in one pass.
     Any other declaration is believed unless none of its first values is of that type.
     """
-    loose = [c for c in columns if not strict and c.kind is not Kind.JSON]
+    loose = [c for c in columns if c.kind is not Kind.JSON and (not strict or c.declared.upper() == "ANY")]
     whole = [c for c in loose if not c.declared or affinity(c.declared) == "NUMERIC"]
     seen: dict[str, dict[str, int]] = {}
     for group, limit in ((whole, None), ([c for c in loose if c not in whole], _SAMPLED)):

@@ -121,6 +121,8 @@ class SqliteTarget:
             raise ConfigError(
                 f"there is no folder {self._path.parent}", hint="make it first, or check the path"
             )
+        if not self._options.dry_run:
+            _check_names(tables)
         if not self._path.exists() or self._path.stat().st_size == 0:
             return Standing()
         if not self._options.dry_run and self._path.with_name(self._path.name + "-journal").exists():
@@ -205,13 +207,8 @@ class SqliteTarget:
             here = {
                 r[0].lower() for r in self._run("SELECT name FROM sqlite_schema WHERE type = 'table'", ())
             }
-            folded = [t.name.lower() for t in tables]
+            _check_names(tables)
             for table in tables:
-                if folded.count(table.name.lower()) > 1:
-                    raise SchemaError(
-                        f"table names that differ only in case: {table.name!r}",
-                        hint="SQLite takes them for one: leave one out with --exclude",
-                    )
                 if table.name in made and made[table.name][0].lower() not in here:  # dropped by others
                     self._books.forget_table(table.name)
                     self._books.drop_position(self._run_id, table.name)
@@ -500,6 +497,28 @@ class SqliteTarget:
             self._db.execute("COMMIT")
         places.remove(Path(os.path.realpath(self._path)))
         return dropped
+
+
+def _check_names(tables: Sequence[Table]) -> None:
+    """Raise SchemaError for names that SQLite refuses, or takes for one."""
+    tables_here = [t.name.lower() for t in tables]
+    for table in tables:
+        if tables_here.count(table.name.lower()) > 1:
+            raise SchemaError(
+                f"table names that differ only in case: {table.name!r}",
+                hint="SQLite takes them for one: leave one out with --exclude",
+            )
+        if table.name.lower().startswith("sqlite_"):
+            raise SchemaError(
+                f"SQLite reserves the table name {table.name!r}", hint=f"--exclude {table.name} leaves it out"
+            )
+        columns = [n.lower() for n in table.column_names]
+        twice = [n for n in table.column_names if columns.count(n.lower()) > 1]
+        if twice:
+            raise SchemaError(
+                f"column names of {table.name!r} that differ only in case: {', '.join(twice[:4])}",
+                hint=f"SQLite takes them for one: rename one, or leave the table out with --exclude {table.name}",
+            )
 
 
 def _named(statement: str, tables: Sequence[Table]) -> str:
