@@ -11,6 +11,9 @@ Row = tuple[Any, ...]
 Cursor = Any  # JSON-ready; what it holds is the source's own business
 
 
+BATCH_BYTES = 16 * 2**20  # of a batch, about: beyond it a batch has fewer rows than were asked for
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Rows of one table, in the source's own order.

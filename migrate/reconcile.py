@@ -8,9 +8,9 @@ from typing import Any
 
 from migrate import values
 from migrate.backends.base import Source, Target
-from migrate.batch import ExactCell, Row
+from migrate.batch import BATCH_BYTES, ExactCell, Row
 from migrate.failpoints import hit
-from migrate.fit import Fit
+from migrate.fit import Fit, size_of
 from migrate.schema import Table
 from migrate.verify import Marked
 
@@ -66,10 +66,14 @@ def mend(
     for replace, wanted in ((True, marked.change), (False, marked.add)):
         if not wanted.total or (replace and not change):
             continue
+        weight = 0
         for batch in source.batches(table, size=size):
-            waiting += (row for row in batch.rows if wanted.take(values.match_key(table, row)))
-            if len(waiting) >= _AT_ONCE:
+            taken = [row for row in batch.rows if wanted.take(values.match_key(table, row))]
+            waiting += taken
+            weight += size_of(list(zip(*taken, strict=True)))
+            if len(waiting) >= _AT_ONCE or weight >= BATCH_BYTES:
                 flush(replace)
+                weight = 0
         flush(replace)
     return written, quarantined
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections import defaultdict
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from integration.support import comparing, stores
 from integration.support.servers import Database
 from migrate import api
+from migrate.backends.postgres.source import PostgresSource
 from migrate.errors import MisfitError, SchemaError, VerifyError
 
 
@@ -259,3 +261,24 @@ def test_names_that_sqlite_takes_for_one_are_refused_before_anything_is_written(
         with pytest.raises(SchemaError, match="differ only in case: a, A"):
             api.migrate(database.at("store"), tmp_path / "b.sqlite", on_misfit=choice)
     assert not (tmp_path / "b.sqlite").exists()
+
+
+def test_rows_that_are_heavy_come_in_small_batches(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[PostgresSource.__module__], "BATCH_BYTES", 1000)
+    database.run(
+        "CREATE SCHEMA store",
+        "CREATE TABLE store.t (id int PRIMARY KEY, v text)",
+        "INSERT INTO store.t SELECT i, repeat('x', CASE WHEN i < 30 THEN 1 ELSE 400 END) FROM generate_series(0, 59) i",
+    )
+    with api.opened_source(database.at("store")) as source:
+        [table] = source.tables()
+        batches = list(source.batches(table, size=10))
+        assert [row[0] for batch in batches for row in batch.rows] == list(range(60))
+        assert len(batches[0].rows) == 10
+        assert all(len(batch.rows) <= 4 for batch in batches[4:])
+        rest = source.batches(table, size=10, after=batches[6].cursor)
+        assert [row[0] for batch in rest for row in batch.rows] == [
+            row[0] for batch in batches[7:] for row in batch.rows
+        ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -168,4 +169,19 @@ def test_a_columns_kind_is_what_it_declares_or_what_it_holds(
         )
     )
     assert table.columns[0].kind is wanted
+    source.close()
+
+
+def test_rows_that_are_heavy_come_in_small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[SqliteSource.__module__], "BATCH_BYTES", 1000)
+    script = "CREATE TABLE t (id INTEGER PRIMARY KEY, v BLOB);" + "".join(
+        f"INSERT INTO t VALUES ({i}, zeroblob({1 if i < 30 else 400}));" for i in range(60)
+    )
+    source = SqliteSource(sqlite_file(tmp_path / "a.db", script))
+    [table] = source.tables()
+    batches = list(source.batches(table, size=25))
+    assert [row[0] for batch in batches for row in batch.rows] == list(range(60))
+    assert len(batches[0].rows) == 25
+    assert all(len(batch.rows) <= 3 for batch in batches[3:])
+    assert [batch.cursor for batch in batches] == [batch.rows[-1][0] for batch in batches]
     source.close()

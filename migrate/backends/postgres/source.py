@@ -18,7 +18,7 @@ from migrate.backends.postgres.introspect import Stored, read_schema
 from migrate.backends.postgres.names import fitting_column, ident, placed, translating
 from migrate.backends.postgres.types import column_here, fit
 from migrate.backends.sqlbooks import Books, restore
-from migrate.batch import Batch, Cursor, Row
+from migrate.batch import BATCH_BYTES, Batch, Cursor, Row
 from migrate.config import PostgresSettings
 from migrate.errors import ConfigError
 from migrate.fit import whole
@@ -234,8 +234,16 @@ class PostgresSource:
                 with self._connection.cursor() as cursor, cursor.copy(sql) as copy, self._given_up_at_once():
                     data: Iterator[Any] = iter(copy)
                     rows = [bytes(row)[len(wire.HEADER) :] for row in islice(data, 1)]
+                    step = 4  # rows taken at once: few where they are heavy
                     while rows:
-                        rows += islice(data, size - len(rows))
+                        weight = len(rows[0])
+                        while len(rows) < size and weight < BATCH_BYTES:
+                            some = list(islice(data, min(step, size - len(rows))))
+                            if not some:
+                                break
+                            rows += some
+                            weight += sum(map(len, some))
+                            step = max(1, min(2 * step, 256, BATCH_BYTES // (4 * len(some[-1]))))
                         if len(rows[-1]) < 6:  # the trailer
                             del rows[-1]
                         if rows:

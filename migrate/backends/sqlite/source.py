@@ -16,7 +16,7 @@ from migrate.backends.sqlite.introspect import read_schema
 from migrate.backends.sqlite.names import ident, orphans_of, translating
 from migrate.backends.sqlite.opening import Opened, open_source
 from migrate.backends.sqlite.walking import walk
-from migrate.batch import Batch, Cursor, Row
+from migrate.batch import BATCH_BYTES, Batch, Cursor, Row
 from migrate.schema import Kind, NotCarried, Table
 
 NOW = "((julianday('now') - 2440587.5) * 86400.0)"
@@ -198,12 +198,13 @@ class SqliteSource:
         # One factory serves the whole connection, so it is set only around each fetch.
         text = values.bytes_text if table.name in self._loose_text else str
         cursor = self._connection.cursor()
+        pace = _Pace()
         try:
             self._connection.text_factory = text
             cursor.execute(steps.sql, steps.cells)
             while True:
                 self._connection.text_factory = text
-                rows = cursor.fetchmany(size)
+                rows = pace.fetch(cursor, size)
                 if not rows:
                     return
                 position = steps.position(rows)
@@ -216,3 +217,27 @@ class SqliteSource:
         finally:
             self._connection.text_factory = str
             cursor.close()
+
+
+class _Pace:
+    """Fetches rows until there are enough of them, or enough bytes: 1,000 pictures of 20 MB are no batch.
+
+    One row in a few is weighed: weighing each would cost more than the fetch.
+    """
+
+    def __init__(self) -> None:
+        self._step = 4
+
+    def fetch(self, cursor: sqlite3.Cursor, size: int) -> list[Row]:
+        """Return up to `size` rows, some `BATCH_BYTES` at most; none at the end."""
+        rows: list[Row] = []
+        weight = 0
+        while len(rows) < size and weight < BATCH_BYTES:
+            some = cursor.fetchmany(min(self._step, size - len(rows)))
+            if not some:
+                break
+            heavy = sum(len(c) for c in some[-1] if type(c) in (str, bytes))
+            rows += some
+            weight += len(some) * heavy
+            self._step = max(1, min(2 * self._step, 256, BATCH_BYTES // (4 * heavy + 1)))
+        return rows
