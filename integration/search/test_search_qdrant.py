@@ -26,6 +26,7 @@ from migrate.config import QdrantSettings, SqliteSettings
 from migrate.errors import ConfigError
 from migrate.search import open_searchable
 from migrate.search.base import Means, Mode, Query, Searchable
+from migrate.search.beside import WithSidecar
 from migrate.search.filters import bound_to, parse
 from migrate.search.qdrant import words
 from migrate.search.qdrant.store import QdrantSearch
@@ -107,7 +108,7 @@ def test_a_server_without_a_constant_for_fusion_is_asked_for_the_parts(
     query = Query(Mode.HYBRID, np.ones(8, np.float32), "violin", k=5)
     fused = stand.store.search(notes, query)
     server.set_version("1.15.5")
-    old = open_searchable(stand.store._settings)  # type: ignore[attr-defined]
+    old = open_searchable(_own(stand.store)._settings)
     try:
         answer = old.search(notes, query)
     finally:
@@ -117,17 +118,23 @@ def test_a_server_without_a_constant_for_fusion_is_asked_for_the_parts(
     assert [(h.key, pytest.approx(h.score)) for h in answer.hits] == [(h.key, h.score) for h in fused.hits]
 
 
+def _own(store: Searchable) -> QdrantSearch:
+    assert isinstance(store, WithSidecar)
+    assert isinstance(store.own, QdrantSearch)
+    return store.own
+
+
 def _asked(store: Searchable) -> list[Any]:
     """Record the queries that are sent from now on."""
-    assert isinstance(store, QdrantSearch)
+    engine = _own(store)._engine
     sent: list[Any] = []
-    run = store._engine.query
+    run = engine.query
 
     def recording(name: str, asked: Any) -> Any:
         sent.extend(asked)
         return run(name, asked)
 
-    store._engine.query = recording  # type: ignore[method-assign]
+    engine.query = recording  # type: ignore[method-assign]
     return sent
 
 
@@ -144,7 +151,7 @@ def test_hybrid_is_fused_by_the_server(stand: Stand) -> None:
         assert sent[0]["query"] == {"rrf": {"k": 61}}
         assert [p["using"] for p in sent[0]["prefetch"]] == ["embedding", "bm25"]
     finally:
-        del store._engine.query  # type: ignore[attr-defined]
+        del _own(store)._engine.query  # type: ignore[attr-defined]
 
 
 def test_an_exact_query_asks_for_every_vector(stand: Stand) -> None:
@@ -154,7 +161,7 @@ def test_an_exact_query_asks_for_every_vector(stand: Stand) -> None:
             stand.store.search(stand.table("notes"), Query(Mode.VECTOR, np.ones(8, np.float32), exact=exact))
         assert [s["params"] for s in sent] == [{"exact": True}, {"hnsw_ef": 128}]
     finally:
-        del stand.store._engine.query  # type: ignore[attr-defined]
+        del _own(stand.store)._engine.query  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
@@ -234,8 +241,7 @@ def test_what_is_wrong_with_an_index_is_noticed(
 def test_many_points_without_an_index_or_half_indexed_are_noticed(
     stand: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, notes = stand.store, stand.table("notes")
-    assert isinstance(store, QdrantSearch)
+    store, notes = _own(stand.store), stand.table("notes")
     info = store._info(store._spot(notes))
     hnsw = {**info.settings, "hnsw_config": {"m": 0}}
     for changed, problem in (

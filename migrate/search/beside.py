@@ -1,68 +1,144 @@
-"""The sidecar of a vector store, searched through its own tier: tables without vectors, and the graph."""
+"""A vector store and its sidecar as one store: each call goes to the one that has the table."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from typing import Protocol
 
 from migrate.backends.sidecar import SidecarSettings, exists
 from migrate.errors import ConfigError
-from migrate.search.base import Direction, Edge, Graph, Means, Searchable, Searched
+from migrate.search.base import (
+    Answer,
+    Direction,
+    Edge,
+    Graph,
+    Health,
+    Key,
+    Means,
+    Query,
+    Searchable,
+    Searched,
+    Vector,
+)
 
 
-class Beside:
-    """A sidecar, opened when first asked for.
+class Own(Searchable, Protocol):
+    """A vector store by itself, which knows nothing of its sidecar."""
 
-    own: returns the names of the vector store's own tables, which the sidecar may mirror without vectors.
+    def names(self) -> Collection[str]:
+        """Return the names of all its tables; the sidecar may mirror them without vectors."""
+        ...
+
+
+class WithSidecar:
+    """An open vector store with the sidecar beside it, which is opened when first asked for.
+
+    Tables without vectors are searched in the sidecar, through its own tier, and the knowledge graph is walked there.
     """
 
-    def __init__(self, at: SidecarSettings, means: Means, own: Callable[[], Collection[str]]) -> None:
-        self._at, self._means, self._own = at, means, own
-        self._store: Searchable | None = None
-
-    def close(self) -> None:
-        """Let go of the sidecar. Idempotent."""
-        store, self._store = self._store, None
-        if store is not None:
-            store.close()
+    def __init__(self, own: Own, at: SidecarSettings, means: Means) -> None:
+        self.own = own
+        self._at, self._means = at, means
+        self._sidecar: Searchable | None = None
+        try:
+            self._tables = (*own.tables(), *self._beside())
+        except BaseException:
+            self.close()
+            raise
 
     @property
-    def store(self) -> Searchable:
+    def sidecar(self) -> Searchable:
         """Return the sidecar as a store. Raises ConfigError where there is none."""
-        if self._store is None:
+        if self._sidecar is None:
             from migrate.search import open_searchable
 
             if not exists(self._at):
                 raise ConfigError("there is no sidecar beside this store", hint="name it with sidecar=")
-            self._store = open_searchable(self._at, self._means)
-        return self._store
+            self._sidecar = open_searchable(self._at, self._means)
+        return self._sidecar
 
-    def tables(self) -> Sequence[Searched]:
+    def _beside(self) -> Sequence[Searched]:
         """Return the sidecar's own tables that can be searched."""
         if not exists(self._at):
             return ()
-        return tuple(s for s in self.store.tables() if s.name not in self._own())
+        own = self.own.names()
+        return tuple(s for s in self.sidecar.tables() if s.name not in own)
 
-    def holding(self, searched: Searched) -> tuple[Searchable, Searched] | None:
-        """Return the store of a table of the sidecar, and how it knows the table; None for any other table."""
-        if searched.name in self._own():
-            return None
-        found = next((s for s in self.tables() if s.name == searched.name), None)
-        return None if found is None else (self.store, found)
+    def _home(self, searched: Searched) -> tuple[Searchable, Searched]:
+        """Return the store that has a table, and how it knows the table."""
+        if searched.name not in self.own.names():
+            for known in self._beside():
+                if known.name == searched.name:
+                    return self.sidecar, known
+        return self.own, searched
+
+    def describe(self) -> str:
+        """See `Searchable.describe`."""
+        return self.own.describe()
+
+    def close(self) -> None:
+        """See `Searchable.close`."""
+        self.own.close()
+        sidecar, self._sidecar = self._sidecar, None
+        if sidecar is not None:
+            sidecar.close()
+
+    def tables(self) -> Sequence[Searched]:
+        """See `Searchable.tables`."""
+        return self._tables
+
+    def search(self, searched: Searched, query: Query) -> Answer:
+        """See `Searchable.search`."""
+        store, known = self._home(searched)
+        return store.search(known, query)
+
+    def vector_of(self, searched: Searched, key: Key) -> Vector | None:
+        """See `Searchable.vector_of`."""
+        store, known = self._home(searched)
+        return store.vector_of(known, key)
+
+    def sample(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, Vector]]:
+        """See `Searchable.sample`."""
+        store, known = self._home(searched)
+        return store.sample(known, n, seed)
+
+    def texts(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, str]]:
+        """See `Searchable.texts`."""
+        store, known = self._home(searched)
+        return store.texts(known, n, seed)
+
+    def health(self, searched: Searched) -> Health:
+        """See `Searchable.health`."""
+        store, known = self._home(searched)
+        return store.health(known)
 
     # --- the knowledge graph --------------------------------------------------
 
     def _walked(self) -> Graph:
-        store = self.store
+        store = self.sidecar
         if not isinstance(store, Graph):
             raise ConfigError(f"{store.describe()} has no knowledge graph that can be walked")
         return store
 
-    def neighbours(self, node: str, depth: int, tenant: str | None, direction: Direction) -> Iterator[Edge]:
+    def neighbours(
+        self,
+        node: str,
+        *,
+        depth: int = 1,
+        tenant: str | None = None,
+        direction: Direction = Direction.BOTH,
+    ) -> Iterator[Edge]:
         """See `Graph.neighbours`."""
         return self._walked().neighbours(node, depth=depth, tenant=tenant, direction=direction)
 
     def paths(
-        self, start: str, goal: str, depth: int, tenant: str | None, direction: Direction
+        self,
+        start: str,
+        goal: str,
+        *,
+        depth: int = 4,
+        tenant: str | None = None,
+        direction: Direction = Direction.BOTH,
     ) -> Iterator[tuple[Edge, ...]]:
         """See `Graph.paths`."""
         return self._walked().paths(start, goal, depth=depth, tenant=tenant, direction=direction)

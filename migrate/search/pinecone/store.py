@@ -1,16 +1,15 @@
-"""A Pinecone store as a `Searchable`: its records by vector, and the knowledge graph in its sidecar."""
+"""The records of a Pinecone store as a `Searchable`."""
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from migrate.backends.pinecone.indexes import sidecar_of
 from migrate.backends.pinecone.names import metric_of
 from migrate.backends.pinecone.plane import Plane
 from migrate.backends.pinecone.shape import Shape
@@ -22,18 +21,14 @@ from migrate.schema import Column, Metric, Table
 from migrate.search import cells, filters, fuse, text
 from migrate.search.base import (
     Answer,
-    Direction,
-    Edge,
     Health,
     Hit,
     Key,
-    Means,
     Mode,
     Query,
     Searched,
     Vector,
 )
-from migrate.search.beside import Beside
 from migrate.search.hits import hit
 from migrate.search.pinecone.where import Translated, where
 from migrate.search.shape import searched_tables
@@ -59,22 +54,21 @@ class _Spot:
 class PineconeSearch:
     """An open store that answers queries."""
 
-    def __init__(self, settings: PineconeSettings, means: Means) -> None:
-        self._settings, self._means = settings, means
+    def __init__(self, settings: PineconeSettings) -> None:
+        self._settings = settings
         self._source = PineconeSource(settings)
-        self._beside = Beside(sidecar_of(settings), means, self._own)
         self._spots: dict[str, _Spot] = {}
         try:
             for searched in searched_tables(self._source):
                 spot = self._spot_of(searched)
                 if spot is not None:
                     self._spots[searched.name] = spot
-            self._aside = self._beside.tables()
         except BaseException:
             self.close()
             raise
 
-    def _own(self) -> set[str]:
+    def names(self) -> set[str]:
+        """See `Own.names`."""
         return {t.name for t in self._source.tables() if self._source.kept(t) is not None}
 
     def _spot_of(self, searched: Searched) -> _Spot | None:
@@ -92,11 +86,10 @@ class PineconeSearch:
     def close(self) -> None:
         """See `Searchable.close`."""
         self._source.close()
-        self._beside.close()
 
     def tables(self) -> Sequence[Searched]:
-        """See `Searchable.tables`. Those of the sidecar are searched there."""
-        return (*(spot.searched for spot in self._spots.values()), *self._aside)
+        """See `Searchable.tables`."""
+        return tuple(spot.searched for spot in self._spots.values())
 
     def _spot(self, searched: Searched) -> _Spot:
         try:
@@ -108,9 +101,6 @@ class PineconeSearch:
 
     def search(self, searched: Searched, query: Query) -> Answer:
         """See `Searchable.search`. Words are refused: reading every record for them would cost read units."""
-        if (aside := self._beside.holding(searched)) is not None:
-            store, known = aside
-            return store.search(known, query)
         spot = self._spot(searched)
         if query.mode is not Mode.VECTOR:
             raise ConfigError(
@@ -196,9 +186,6 @@ class PineconeSearch:
 
     def vector_of(self, searched: Searched, key: Key) -> Vector | None:
         """See `Searchable.vector_of`."""
-        if (aside := self._beside.holding(searched)) is not None:
-            store, known = aside
-            return store.vector_of(known, key)
         spot, table = self._spot(searched), searched.table
         if not table.key:
             records = [
@@ -223,18 +210,12 @@ class PineconeSearch:
 
     def sample(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, Vector]]:
         """See `Searchable.sample`: drawn from the first 10,000 ids of each namespace."""
-        if (aside := self._beside.holding(searched)) is not None:
-            store, known = aside
-            return store.sample(known, n, seed)
         spot = self._spot(searched)
         found = [(self._key(spot, r), self._vector(spot, r)) for r in self._drawn(spot, n, seed)]
         return [(key, v) for key, v in found if v is not None]
 
     def texts(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, str]]:
         """See `Searchable.texts`."""
-        if (aside := self._beside.holding(searched)) is not None:
-            store, known = aside
-            return store.texts(known, n, seed)
         spot = self._spot(searched)
         if not searched.text:
             return []
@@ -259,9 +240,6 @@ class PineconeSearch:
 
     def health(self, searched: Searched) -> Health:
         """See `Searchable.health`."""
-        if (aside := self._beside.holding(searched)) is not None:
-            store, known = aside
-            return store.health(known)
         spot, problems = self._spot(searched), []
         form = self._source.form(searched.table)
         metric = metric_of(form.metric) if form is not None else None
@@ -272,31 +250,6 @@ class PineconeSearch:
         if form is not None and form.dim != spot.column.dim:
             problems.append(f"the index holds {form}, the vectors have {spot.column.dim} dimensions")
         return Health(self._settings.index or "the index", metric, None, None, tuple(problems))
-
-    # --- the knowledge graph --------------------------------------------------
-
-    def neighbours(
-        self,
-        node: str,
-        *,
-        depth: int = 1,
-        tenant: str | None = None,
-        direction: Direction = Direction.BOTH,
-    ) -> Iterator[Edge]:
-        """See `Graph.neighbours`."""
-        return self._beside.neighbours(node, depth, tenant, direction)
-
-    def paths(
-        self,
-        start: str,
-        goal: str,
-        *,
-        depth: int = 4,
-        tenant: str | None = None,
-        direction: Direction = Direction.BOTH,
-    ) -> Iterator[tuple[Edge, ...]]:
-        """See `Graph.paths`."""
-        return self._beside.paths(start, goal, depth, tenant, direction)
 
 
 def _score(spot: _Spot, score: float) -> float:

@@ -1,4 +1,4 @@
-"""A Qdrant store as a `Searchable`: its collections, and the knowledge graph in its sidecar."""
+"""The collections of a Qdrant store as a `Searchable`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 
 from migrate.backends.qdrant.engine import Engine, Info, Json, Point
 from migrate.backends.qdrant.hybrid import VECTOR as BM25
-from migrate.backends.qdrant.settings import sidecar_of
 from migrate.backends.qdrant.shape import Shape, VectorColumn
 from migrate.backends.qdrant.source import QdrantSource
 from migrate.config import QdrantSettings
@@ -20,18 +19,14 @@ from migrate.search import cells, filters, fuse, text
 from migrate.search.base import (
     RRF_K,
     Answer,
-    Direction,
-    Edge,
     Health,
     Hit,
     Key,
-    Means,
     Mode,
     Query,
     Searched,
     Vector,
 )
-from migrate.search.beside import Beside
 from migrate.search.hits import hit
 from migrate.search.qdrant import drawing, words
 from migrate.search.qdrant.health import health_of
@@ -67,24 +62,21 @@ class _Asked:
 class QdrantSearch:
     """An open store that answers queries."""
 
-    def __init__(self, settings: QdrantSettings, means: Means) -> None:
-        self._settings, self._means = settings, means
+    def __init__(self, settings: QdrantSettings) -> None:
+        self._settings = settings
         self._source = QdrantSource(settings)
-        self._beside = Beside(sidecar_of(settings), means, self._collections)
         self._spots: dict[str, _Spot] = {}
-        self._tables: list[Searched] = []
         try:
             for searched in searched_tables(self._source):
                 spot = self._spot_of(searched)
                 if spot is not None:
                     self._spots[searched.name] = spot
-                    self._tables.append(spot.searched)
-            self._tables += self._beside.tables()
         except BaseException:
             self.close()
             raise
 
-    def _collections(self) -> set[str]:
+    def names(self) -> set[str]:
+        """See `Own.names`."""
         return {t.name for t in self._source.tables() if self._source.kept(t) is not None}
 
     def _spot_of(self, searched: Searched) -> _Spot | None:
@@ -112,11 +104,10 @@ class QdrantSearch:
     def close(self) -> None:
         """See `Searchable.close`."""
         self._source.close()
-        self._beside.close()
 
     def tables(self) -> Sequence[Searched]:
-        """See `Searchable.tables`. Those of the sidecar are searched there."""
-        return tuple(self._tables)
+        """See `Searchable.tables`."""
+        return tuple(spot.searched for spot in self._spots.values())
 
     def _spot(self, searched: Searched) -> _Spot:
         try:
@@ -134,9 +125,6 @@ class QdrantSearch:
 
     def search(self, searched: Searched, query: Query) -> Answer:
         """See `Searchable.search`."""
-        if (aside := self._beside.holding(searched)) is not None:
-            store, known = aside
-            return store.search(known, query)
         spot = self._spot(searched)
         asked = self._asked(spot, query)
         if query.mode is Mode.VECTOR:
@@ -334,9 +322,6 @@ class QdrantSearch:
 
     def vector_of(self, searched: Searched, key: Key) -> Vector | None:
         """See `Searchable.vector_of`."""
-        if (aside := self._beside.holding(searched)) is not None:
-            store, known = aside
-            return store.vector_of(known, key)
         spot = self._spot(searched)
         point_id = spot.shape.key_id(key) if searched.table.key else key[0]
         name = spot.vector.name if spot.vector is not None else ""
@@ -354,9 +339,6 @@ class QdrantSearch:
 
     def sample(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, Vector]]:
         """See `Searchable.sample`."""
-        if (aside := self._beside.holding(searched)) is not None:
-            store, known = aside
-            return store.sample(known, n, seed)
         spot = self._spot(searched)
         if spot.vector is None:
             return []
@@ -366,9 +348,6 @@ class QdrantSearch:
 
     def texts(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, str]]:
         """See `Searchable.texts`."""
-        if (aside := self._beside.holding(searched)) is not None:
-            store, known = aside
-            return store.texts(known, n, seed)
         spot = self._spot(searched)
         if not searched.text:
             return []
@@ -386,38 +365,10 @@ class QdrantSearch:
 
     def health(self, searched: Searched) -> Health:
         """See `Searchable.health`."""
-        if (aside := self._beside.holding(searched)) is not None:
-            store, known = aside
-            return store.health(known)
         spot = self._spot(searched)
         if spot.vector is None:
             return Health(None)
         return health_of(self._info(spot), spot.vector.name, searched.metric)
-
-    # --- the knowledge graph --------------------------------------------------
-
-    def neighbours(
-        self,
-        node: str,
-        *,
-        depth: int = 1,
-        tenant: str | None = None,
-        direction: Direction = Direction.BOTH,
-    ) -> Iterator[Edge]:
-        """See `Graph.neighbours`."""
-        return self._beside.neighbours(node, depth, tenant, direction)
-
-    def paths(
-        self,
-        start: str,
-        goal: str,
-        *,
-        depth: int = 4,
-        tenant: str | None = None,
-        direction: Direction = Direction.BOTH,
-    ) -> Iterator[tuple[Edge, ...]]:
-        """See `Graph.paths`."""
-        return self._beside.paths(start, goal, depth, tenant, direction)
 
 
 _LOOKED_AGAIN = "Qdrant's own filter is a little wider: what it found was checked row by row"
