@@ -280,6 +280,19 @@ def of_tenant(column: str, tenant: str) -> Filter:
     return Equals(Field(column), (tenant, *numbers))
 
 
+def condition(table: Table, where: Filter | None, column: str | None, tenant: str | None) -> Filter:
+    """Return what the rows satisfy that a query may find. column: the one that tells tenants apart, if any.
+
+    Raises ConfigError for a filter that does not fit the table, and for a tenant of a table without tenants.
+    """
+    parts = [] if where is None else [bound_to(where, table)]
+    if tenant is not None:
+        if column is None:
+            raise ConfigError(f"{table.name} has no column that names a tenant", hint="leave the tenant out")
+        parts.append(of_tenant(column, tenant))
+    return All(tuple(parts))
+
+
 # --- the meaning -------------------------------------------------------------------
 
 

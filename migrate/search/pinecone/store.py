@@ -109,23 +109,13 @@ class PineconeSearch:
             )
         given = np.zeros(0) if query.vector is None else query.vector
         asked = scores.Asked.of(searched.metric, given, spot.column.dim or 0)
-        wanted = self._wanted(spot.searched, query)
+        wanted = filters.condition(searched.table, query.where, searched.tenant, query.tenant)
         elsewhere = self._source.aside(searched.table) if wanted != filters.All(()) else frozenset()
         translated = where(wanted, searched.table, foreign=spot.shape.native, aside=elsewhere)
         if translated is None:
             return Answer((), "Pinecone")
         found = self._near(spot, [float(x) for x in asked.vector], wanted, translated, query.k)
         return Answer(self._hits(spot, found, query), "Pinecone", (_NO_EXACT,) if query.exact else ())
-
-    def _wanted(self, searched: Searched, query: Query) -> filters.Filter:
-        parts = [] if query.where is None else [filters.bound_to(query.where, searched.table)]
-        if query.tenant is not None:
-            if searched.tenant is None:
-                raise ConfigError(
-                    f"{searched.name} has no column that names a tenant", hint="leave the tenant out"
-                )
-            parts.append(filters.of_tenant(searched.tenant, query.tenant))
-        return filters.All(tuple(parts))
 
     def _near(
         self, spot: _Spot, vector: list[float], wanted: filters.Filter, translated: Translated, n: int

@@ -148,15 +148,9 @@ class PostgresSearch:
 
     def _asked(self, searched: Searched, query: Query) -> Asked:
         relation = self._relation(searched)
-        parts = [] if query.where is None else [filters.bound_to(query.where, searched.table)]
-        if query.tenant is not None:
-            if searched.tenant is None:
-                raise ConfigError(
-                    f"{searched.name} has no column that names a tenant", hint="leave the tenant out"
-                )
-            parts.append(filters.of_tenant(searched.tenant, query.tenant))
+        wanted = filters.condition(searched.table, query.where, searched.tenant, query.tenant)
         values = Values()
-        condition = where(filters.All(tuple(parts)), relation.columns, values, self._server.version)
+        condition = where(wanted, relation.columns, values, self._server.version)
         return Asked(relation, condition, values, ident(self._server.vector_schema or "public"))
 
     def _by_vector(

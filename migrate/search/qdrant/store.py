@@ -138,16 +138,9 @@ class QdrantSearch:
 
     def _asked(self, spot: _Spot, query: Query) -> _Asked:
         searched = spot.searched
-        parts = [] if query.where is None else [filters.bound_to(query.where, searched.table)]
-        if query.tenant is not None:
-            if searched.tenant is None:
-                raise ConfigError(
-                    f"{searched.name} has no column that names a tenant", hint="leave the tenant out"
-                )
-            parts.append(filters.of_tenant(searched.tenant, query.tenant))
-        both = filters.All(tuple(parts))
+        wanted = filters.condition(searched.table, query.where, searched.tenant, query.tenant)
         embedded = self._settings.path is not None
-        translated = where(both, searched.table, foreign=spot.shape.foreign, booleans=not embedded)
+        translated = where(wanted, searched.table, foreign=spot.shape.foreign, booleans=not embedded)
         if translated.filter is not None and not embedded:
             translated = self._allowed(spot, translated)
         near: list[float] = []
@@ -159,7 +152,7 @@ class QdrantSearch:
             near = [float(x) for x in asked.vector]
         if query.mode is not Mode.VECTOR and (not searched.text or query.text is None):
             raise ConfigError(f"{searched.name} has no words to search", hint="search it by vector")
-        return _Asked(query, both, translated, near)
+        return _Asked(query, wanted, translated, near)
 
     def _allowed(self, spot: _Spot, whole: Translated) -> Translated:
         """Return the part of a filter that strict mode takes; the rest is looked at row by row."""
