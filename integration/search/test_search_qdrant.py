@@ -151,7 +151,7 @@ def test_hybrid_is_fused_by_the_server(stand: Stand) -> None:
         assert sent[0]["query"] == {"rrf": {"k": 61}}
         assert [p["using"] for p in sent[0]["prefetch"]] == ["embedding", "bm25"]
     finally:
-        del _own(store)._engine.query  # type: ignore[attr-defined]
+        del _own(store)._engine.query
 
 
 def test_an_exact_query_asks_for_every_vector(stand: Stand) -> None:
@@ -161,7 +161,7 @@ def test_an_exact_query_asks_for_every_vector(stand: Stand) -> None:
             stand.store.search(stand.table("notes"), Query(Mode.VECTOR, np.ones(8, np.float32), exact=exact))
         assert [s["params"] for s in sent] == [{"exact": True}, {"hnsw_ef": 128}]
     finally:
-        del _own(stand.store)._engine.query  # type: ignore[attr-defined]
+        del _own(stand.store)._engine.query
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +211,8 @@ def test_any_collection_is_searched_by_its_own_metric(
         where = bound_to(parse(given), mine.table)
         assert len(store.search(mine, Query(Mode.VECTOR, asked, k=30, where=where)).hits) == n, given
     assert store.vector_of(mine, (3,)) is not None
+    with pytest.raises(KeyError):  # as a key is typed on a command line, where 3 is tried first
+        store.vector_of(mine, ("3",))
     assert store.health(mine).problems == ()
     store.close()
 

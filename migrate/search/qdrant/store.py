@@ -319,8 +319,8 @@ class QdrantSearch:
         point_id = spot.shape.key_id(key) if searched.table.key else key[0]
         name = spot.vector.name if spot.vector is not None else ""
         found = self._engine.retrieve(spot.collection, [point_id], payload=True, vectors=[name])
-        if not found:
-            raise KeyError(key)
+        if not found or (spot.shape.foreign and type(self._key(spot, found[0])[0]) is not type(key[0])):
+            raise KeyError(key)  # 3 and "3" are one id, and not one key
         return self._vector(spot, found[0])
 
     def _vector(self, spot: _Spot, point: Point) -> Vector | None:
