@@ -261,7 +261,9 @@ def _search(commands: Any) -> None:
     asked = command.add_argument_group("what to search for")
     asked.add_argument("--text", metavar="T", help="words; with an embedder also their meaning")
     asked.add_argument("--like", metavar="KEY", help="rows near to the row of this key")
-    asked.add_argument("--vector", metavar="FILE", help="rows near to this vector: JSON, .npy or raw float32")
+    asked.add_argument(
+        "--vector", metavar="FILE", help="rows near to this vector: JSON (also sparse), .npy or raw float32"
+    )
     asked.add_argument(
         "--mode", choices=("vector", "keyword", "hybrid"), help="how; by what is given unless said"
     )

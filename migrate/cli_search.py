@@ -16,7 +16,7 @@ from migrate.search import embedders
 from migrate.search.base import Edge, Hit, Means
 from migrate.search.embedders import Embedder
 from migrate.search.service import Found, Search
-from migrate.search.vector_file import read_vectors
+from migrate.search.vector_file import read_asked
 
 _TEXT_LINES = 2  # of a hit's text on the page
 _SHOWN_FIELDS = 4
@@ -30,7 +30,7 @@ def search(args: argparse.Namespace) -> int:
     ):
         found = opened.search(
             args.text,
-            vector=_vector(args.vector),
+            vector=None if args.vector is None else read_asked(args.vector),
             like=args.like,
             k=args.k,
             where=args.where,
@@ -93,15 +93,6 @@ def _embedder(args: argparse.Namespace) -> Embedder | None:
     if args.embedder_command is not None:
         return embedders.Command(args.embedder_command)
     return None if args.embedder is None else embedders.load(args.embedder)
-
-
-def _vector(path: str | None) -> Any:
-    if path is None:
-        return None
-    found = read_vectors(path)
-    if len(found) != 1:
-        raise ConfigError(f"{path} holds {len(found)} vectors", hint="a search asks with one")
-    return found[0]
 
 
 # --- for people -------------------------------------------------------------------

@@ -138,3 +138,23 @@ def test_an_index_of_others_is_searched_in_all_its_namespaces(
     assert store.vector_of(theirs, ("agent", "r12")) is not None
     assert store.health(theirs).problems == ()
     store.close()
+
+
+def test_a_record_is_named_by_its_id_however_many_records_there_are(
+    emulator: PineconeEmulator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "MOST_FOUND", 3)
+    with Pinecone(api_key=KEY, host=emulator.url) as client:
+        client.create_index("many", dimension=2, spec=ServerlessSpec(cloud="aws", region="us-east-1"))
+        with client.Index(host=str(client.describe_index("many").host)) as index:
+            for namespace in ("a", "b"):
+                records = [{"id": f"{namespace}{i}", "values": [float(i + 1), 1.0]} for i in range(9)]
+                index.upsert(vectors=records, namespace=namespace)
+                index.upsert(vectors=[{"id": "both", "values": [1.0, 1.0]}], namespace=namespace)
+    with migrate.open_search(PineconeSettings(index="many", api_key=KEY, controller=emulator.url)) as store:
+        hits = store.search(like="b0", k=2).hits
+        assert [h.score for h in hits] == pytest.approx([1, 1])
+        assert ("b", "b0") not in {h.key for h in hits}
+        with pytest.raises(ConfigError, match="both names several rows"):
+            store.search(like="both")
+        assert store.search(like="both", tenant="a", k=1).hits[0].key == ("a", "a0")

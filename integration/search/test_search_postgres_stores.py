@@ -14,17 +14,20 @@ import numpy as np
 import psycopg
 import pytest
 
+import migrate
 from integration.agentos import pgdumps
 from integration.support import stores
 from integration.support.pooler import pooled, program
 from integration.support.servers import Database, Postgres
 from migrate import api, config
+from migrate.backends.memory import Memory
 from migrate.errors import ConfigError, TransientError
-from migrate.schema import Metric
+from migrate.schema import Column, Kind, Metric, Table
 from migrate.search import open_searchable
 from migrate.search.base import Mode, Query, Searchable
 from migrate.search.filters import bound_to, parse
 from migrate.search.postgres.store import PostgresSearch
+from migrate.vectors import pack_sparse
 from tests.search.contract_search import CHECKS, Stand, make
 
 FIXTURES = Path(__file__).resolve().parents[2] / "tests" / "fixtures" / "agentos"
@@ -289,3 +292,21 @@ def test_a_vector_store_of_agentos_is_searched_through_its_own_indexes(database:
     assert (told.how, told.hits[0].text) == ("tsvector, GIN", text)
     assert store.health({s.name: s for s in store.tables()}["l2"]).metric is Metric.EUCLID
     store.close()
+
+
+def test_sparse_vectors_are_told_of_and_not_compared(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Memory, "shelves", {})
+    columns = (Column("id", Kind.INTEGER, nullable=False), Column("terms", Kind.SPARSE, dim=9))
+    shelf = Memory("sparse").shelf
+    shelf.tables["alone"] = Table("alone", columns, ("id",))
+    shelf.rows["alone"] = [(i, pack_sparse([i, 8], [1, 0.5], 9)) for i in range(1, 6)]
+    assert api.migrate("memory:sparse", database.at("store")).verified
+    report = api.migrate(database.at("store"), tmp_path / "store.sqlite", check_search=True)
+    assert report.search is not None
+    assert [t["notes"] for t in report.search["tables"]] == [("sparse vectors are not compared: terms",)]
+    with migrate.open_search(database.at("store")) as store:
+        for question in ({"vector": {"indices": [8], "values": [1]}}, {"like": 3}, {"vector": [1.0] * 9}):
+            with pytest.raises(ConfigError, match="sparse vectors"):
+                store.search(**question)

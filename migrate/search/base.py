@@ -15,16 +15,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from migrate.schema import Column, Metric, Table
+from migrate.schema import Column, Kind, Metric, Table
 from migrate.search.filters import Filter
 
 Vector = npt.NDArray[np.float32]
 Key = tuple[Any, ...]
+
+
+class Sparse(NamedTuple):
+    """A sparse vector: ascending indices, each once, and a finite value for each; at least one."""
+
+    indices: npt.NDArray[np.uint32]
+    values: npt.NDArray[np.float32]
+
 
 RRF_K = 60
 """The constant of reciprocal rank fusion: a hit of rank r (from 1) in a list adds 1 / (RRF_K + r).
@@ -53,6 +61,9 @@ class Searched:
     rows:    how many rows it has, where the store knows without counting.
     live:    what an agent still remembers of it (AgentOS marks traces as deleted and keeps them). A
              caller puts it into `Query.where`, unless that names the same column; a tier does nothing.
+    sparse:  the column of sparse vectors that the store compares, by inner product; None where it has
+             none, or cannot compare them.
+    tenants: those tenants whose ids the store knows without reading rows (Pinecone's namespaces).
     """
 
     table: Table
@@ -61,6 +72,8 @@ class Searched:
     tenant: str | None = None
     rows: int | None = None
     live: Filter | None = None
+    sparse: Column | None = None
+    tenants: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -68,8 +81,15 @@ class Searched:
         return self.table.name
 
     @property
+    def has_sparse(self) -> bool:
+        """Whether it has a column of sparse vectors, which its store may not be able to compare."""
+        return any(c.kind is Kind.SPARSE for c in self.table.columns)
+
+    @property
     def metric(self) -> Metric:
         """Return how vectors are compared; cosine where nothing says otherwise."""
+        if self.vector is None and self.sparse is not None:
+            return Metric.DOT
         return (self.vector.metric if self.vector is not None else None) or Metric.COSINE
 
 
@@ -84,6 +104,7 @@ class Query:
     tenant: only rows whose tenant column holds this.
     exact:  look at every vector instead of asking an index: the truth that indexes are measured by.
     rows:   hits carry text and metadata; without it only keys and scores (what measuring needs).
+    sparse: asked instead of `vector`, of a table with `Searched.sparse`.
     """
 
     mode: Mode
@@ -94,6 +115,7 @@ class Query:
     tenant: str | None = None
     exact: bool = False
     rows: bool = True
+    sparse: Sparse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +124,8 @@ class Hit:
 
     key:   cells of the table's primary key; of a table without one, what the store numbers rows by.
     score: higher is better, on every tier. Vector mode: cosine similarity, inner product, or minus
-           the Euclidean or Manhattan distance. Keyword mode: what the store ranks by, as a positive
+           the Euclidean or Manhattan distance; of sparse vectors the inner product, and rows where it
+           is 0 have nothing in common with the question and are no hits. Keyword mode: what the store ranks by, as a positive
            number that only compares within one answer. Hybrid mode: the sum of 1 / (RRF_K + rank).
     text:  the first text column, or None.
     metadata: the other cells that are no vectors, by column, ready for JSON.
@@ -168,7 +191,10 @@ class Searchable(Protocol):
         ...
 
     def tables(self) -> Sequence[Searched]:
-        """Return what can be searched: every table with a vector or with words."""
+        """Return what can be searched: every table with a vector or with words.
+
+        Tables whose only vectors are sparse are told, too, also where the store cannot compare them.
+        """
         ...
 
     def search(self, searched: Searched, query: Query) -> Answer:
@@ -179,8 +205,11 @@ class Searchable(Protocol):
         """
         ...
 
-    def vector_of(self, searched: Searched, key: Key) -> Vector | None:
-        """Return the vector of one row, (dim,) float32; None where it has none. KeyError: no such row."""
+    def vector_of(self, searched: Searched, key: Key) -> Vector | Sparse | None:
+        """Return the vector of one row, (dim,) float32; None where it has none. KeyError: no such row.
+
+        Of a table with `Searched.sparse` alone it is the sparse one.
+        """
         ...
 
     def sample(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, Vector]]:

@@ -18,6 +18,7 @@ from migrate.search.base import (
     Query,
     Searchable,
     Searched,
+    Sparse,
     Vector,
 )
 
@@ -92,7 +93,7 @@ class WithSidecar:
         store, known = self._home(searched)
         return store.search(known, query)
 
-    def vector_of(self, searched: Searched, key: Key) -> Vector | None:
+    def vector_of(self, searched: Searched, key: Key) -> Vector | Sparse | None:
         """See `Searchable.vector_of`."""
         store, known = self._home(searched)
         return store.vector_of(known, key)

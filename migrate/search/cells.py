@@ -12,6 +12,7 @@ import orjson
 
 from migrate import values, vectors
 from migrate.schema import PACKED_KINDS, Column, Kind
+from migrate.search.base import Sparse
 
 _BEYOND_ORJSON = 2.0**63
 """Integers of more than 64 bits come out of orjson as floats of at least this size."""
@@ -90,3 +91,15 @@ def vector(column: Column, cell: Any) -> npt.NDArray[np.float32] | None:
         return None
     found = np.frombuffer(cell, kind).astype(np.float32)
     return found if np.isfinite(found).all() else None
+
+
+def sparse(cell: Any) -> Sparse | None:
+    """Return a packed sparse cell (`vectors.pack_sparse`), or None where it is none that can be compared."""
+    if not isinstance(cell, bytes) or len(cell) < 16 or (len(cell) - 8) % 8:
+        return None
+    if int.from_bytes(cell[4:8], "little") != (len(cell) - 8) // 8:
+        return None
+    indices, numbers, _ = vectors.unpack_sparse(cell)
+    if not (indices[1:] > indices[:-1]).all() or not np.isfinite(numbers).all():
+        return None
+    return Sparse(indices, numbers)

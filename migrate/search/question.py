@@ -11,7 +11,8 @@ import numpy as np
 
 from migrate.errors import ConfigError
 from migrate.schema import Kind
-from migrate.search.base import RRF_K, Answer, Direction, Hit, Key, Mode, Query, Searched, Vector
+from migrate.search import sparse
+from migrate.search.base import RRF_K, Answer, Direction, Hit, Key, Mode, Query, Searched, Sparse, Vector
 from migrate.search.embedders import Embedder
 from migrate.search.filters import All, Filter, bound_to, fields
 from migrate.search.fuse import key_order
@@ -21,6 +22,8 @@ KEYWORDS_INSTEAD = (
     "(--embedder module:function, or --mode keyword to mean it)"
 )
 
+SPARSE_HINT = "Qdrant compares sparse vectors, and Pinecone in an index that has no others"
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -28,7 +31,7 @@ class Question:
 
     mode: Mode
     text: str | None
-    vector: Vector | None
+    vector: Vector | Sparse | None
     k: int
     where: Filter | None
     tenant: str | None
@@ -58,7 +61,7 @@ def effective(searched: Searched, where: Filter | None) -> Filter | None:
 
 
 def chosen_mode(
-    mode: str | None, text: str | None, vector: Vector | None, embedder: Embedder | None
+    mode: str | None, text: str | None, vector: Vector | Sparse | None, embedder: Embedder | None
 ) -> tuple[Mode, list[str]]:
     if mode is not None and mode not in set(Mode):
         raise ConfigError(f"mode cannot be {mode!r}", hint=f"one of {', '.join(Mode)}")
@@ -80,7 +83,12 @@ def chosen_mode(
     return chosen, []
 
 
-def as_vector(given: Any) -> Vector:
+def as_vector(given: Any) -> Vector | Sparse:
+    """Return a query vector: numbers, or a sparse one as `migrate.search.sparse` reads it."""
+    if isinstance(given, Sparse):
+        return given
+    if isinstance(given, Mapping):
+        return sparse.parse(given)
     try:
         found = np.asarray(given, dtype=np.float32)
     except (TypeError, ValueError):
@@ -133,6 +141,9 @@ def choose(tables: Sequence[Searched], question: Question) -> tuple[list[tuple[S
             known = ", ".join(by_name) or "none"
             raise ConfigError(f"there is no table {name} to search", hint=f"tables: {known}")
     wanted = [by_name[name] for name in dict.fromkeys(question.tables)] or list(tables)
+    sparse_asked = isinstance(question.vector, Sparse) and question.mode is not Mode.KEYWORD
+    if sparse_asked and not question.tables and not any(s.sparse for s in wanted):
+        raise ConfigError("this store has no sparse vectors that it can compare", hint=SPARSE_HINT)
     asked: list[tuple[Searched, Query]] = []
     refused: dict[str, ConfigError] = {}
     for searched in wanted:
@@ -152,7 +163,8 @@ def choose(tables: Sequence[Searched], question: Question) -> tuple[list[tuple[S
 
 def _is_news(searched: Searched, question: Question) -> bool:
     """Whether a user may wonder why a table was left out: not where it has nothing of what was asked for."""
-    has_vector, has_text = searched.vector is not None, bool(searched.text)
+    column = searched.sparse if isinstance(question.vector, Sparse) else searched.vector
+    has_vector, has_text = column is not None, bool(searched.text)
     if question.mode is Mode.VECTOR:
         return has_vector
     return has_text if question.mode is Mode.KEYWORD else has_vector or has_text
@@ -179,18 +191,30 @@ def _query(searched: Searched, question: Question) -> Query:
     if question.tenant is not None and searched.tenant is None:
         raise ConfigError(f"{searched.name} has no column that names a tenant", hint="leave --tenant out")
     besides = question.besides is not None and question.besides[0] == searched.name
+    vector = question.vector if question.mode is not Mode.KEYWORD else None
     return Query(
         question.mode,
-        vector=question.vector if question.mode is not Mode.KEYWORD else None,
+        vector=None if isinstance(vector, Sparse) else vector,
         text=question.text if question.mode is not Mode.VECTOR else None,
         k=question.k + besides,
         where=effective(searched, question.where),
         tenant=question.tenant,
         exact=question.exact,
+        sparse=vector if isinstance(vector, Sparse) else None,
     )
 
 
-def _check_vector(searched: Searched, vector: Vector | None) -> None:
+def _check_vector(searched: Searched, vector: Vector | Sparse | None) -> None:
+    if isinstance(vector, Sparse):
+        if searched.sparse is None:
+            raise ConfigError(
+                f"{searched.name} has no sparse vectors that its store can compare", hint=SPARSE_HINT
+            )
+        return
+    if searched.vector is None and searched.has_sparse:
+        raise ConfigError(
+            f"{searched.name} has sparse vectors alone", hint='ask with {"indices": [...], "values": [...]}'
+        )
     if searched.vector is None:
         raise ConfigError(f"{searched.name} has no vectors", hint="--mode keyword")
     dim = searched.vector.dim
@@ -211,8 +235,8 @@ def merged(
     lists = [(s, [h for h in a.hits if (h.table, h.key) != question.besides]) for s, a in answers]
     told: list[str] = []
     by_rank = question.mode is Mode.KEYWORD and len(lists) > 1
-    if question.mode is Mode.VECTOR and len({s.metric for s, _ in lists}) > 1:
-        by_rank = True
+    if question.mode is Mode.VECTOR and not isinstance(question.vector, Sparse):
+        by_rank = len({s.metric for s, _ in lists}) > 1
     if by_rank:
         told = [f"scores of several tables do not compare: merged by rank, scored 1 / ({RRF_K} + rank)"]
         lists = [

@@ -14,10 +14,23 @@ from migrate.api import Reach
 from migrate.config import Endpoint
 from migrate.errors import ConfigError
 from migrate.search import embedders, open_searchable
-from migrate.search.base import Edge, Graph, Hit, Key, Means, Mode, Query, Searchable, Searched, Vector
+from migrate.search.base import (
+    Edge,
+    Graph,
+    Hit,
+    Key,
+    Means,
+    Mode,
+    Query,
+    Searchable,
+    Searched,
+    Sparse,
+    Vector,
+)
 from migrate.search.embedders import Embedder
 from migrate.search.filters import All, Equals, Field, Filter, parse
 from migrate.search.question import (
+    SPARSE_HINT,
     Question,
     as_vector,
     choose,
@@ -157,13 +170,17 @@ class Search:
         parsed = None if where is None else parse(where)
         return Question(chosen, text, found, k, parsed, tenant, exact, tables, besides), notes
 
-    def _like(self, like: Any, tables: Sequence[str], tenant: str | None) -> tuple[tuple[str, Key], Vector]:
+    def _like(
+        self, like: Any, tables: Sequence[str], tenant: str | None
+    ) -> tuple[tuple[str, Key], Vector | Sparse]:
         """Return the table and key of the row that is meant, and its vector."""
         cells = key_cells(like)
-        found: dict[tuple[str, Key], Vector | None] = {}
-        for searched in self.tables():
-            if searched.vector is None or (tables and searched.name not in tables):
-                continue
+        found: dict[tuple[str, Key], Vector | Sparse | None] = {}
+        wanted = [s for s in self.tables() if not tables or s.name in tables]
+        compared = [s for s in wanted if s.vector is not None or s.sparse is not None]
+        if not compared and any(s.has_sparse for s in wanted):
+            raise ConfigError("this store cannot compare sparse vectors, and has no others", hint=SPARSE_HINT)
+        for searched in compared:
             for key in self._keys(searched, cells, tenant):
                 try:
                     found[searched.name, key] = self._opened.vector_of(searched, key)
@@ -189,11 +206,17 @@ class Search:
         own = [name for name in names if name != searched.tenant]
         if len(cells) != len(own) or searched.tenant not in names:
             return
+        tenants = searched.tenants if tenant is None else (tenant,)
+        if tenants or searched.vector is None:
+            rest = dict(zip(own, cells, strict=True))
+            for one in tenants:
+                yield from typed(searched, names, [rest.get(name, one) for name in names])
+            return
         for given in typed(searched, own, cells):
             by_name = dict(zip(own, given, strict=True))
             tests: list[Filter] = [Equals(Field(name), (cell,)) for name, cell in by_name.items()]
             # The rows of such a key, whichever tenant's they are: every vector is near enough.
-            near = np.ones(searched.vector.dim or 1, np.float32) if searched.vector else None
+            near = np.ones(searched.vector.dim or 1, np.float32)
             query = Query(
                 Mode.VECTOR, near, k=3, where=All(tuple(tests)), tenant=tenant, exact=True, rows=False
             )
@@ -229,7 +252,7 @@ def search(
     """Search a store once.
 
     text:     words; with an embedder also what its vector is made of.
-    vector:   numbers to be near to.
+    vector:   numbers to be near to; or a sparse vector, {"indices": [...], "values": [...]}.
     like:     the key of a row to be near to; that row itself is left out.
     k:        how many hits at most, 10 unless said.
     where:    a filter (`migrate.search.filters`), as JSON or as a dict.

@@ -7,6 +7,7 @@ tables of a migrated store are searched as those of its source were.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -24,8 +25,11 @@ _PROSE_WORDS = 4  # half of a column's cells have as many, where it holds prose;
 _VECTORS = (Kind.VECTOR, Kind.HALF)
 
 
-def searched_tables(source: Source) -> list[Searched]:
-    """Return every table of an open store that can be searched, in the order a layout gives them."""
+def searched_tables(source: Source, *, sparse: bool = False) -> list[Searched]:
+    """Return every table of an open store that can be searched, in the order a layout gives them.
+
+    sparse: the store compares sparse vectors.
+    """
     layout, reading = understand(source, Wishes())
 
     def sample(table: Table, n: int) -> list[tuple[Any, ...]]:
@@ -33,11 +37,14 @@ def searched_tables(source: Source) -> list[Searched]:
             return list(batch.rows)
         return []
 
-    return [s for t in reading.tables if (s := searched(t, layout.name, sample)) is not None]
+    found = [s for t in reading.tables if (s := searched(t, layout.name, sample)) is not None]
+    return found if sparse else [replace(s, sparse=None) for s in found]
 
 
 def searched(table: Table, layout: str = "generic", sample: Sample | None = None) -> Searched | None:
     """Return how a table is searched, or None where it has neither vectors nor words.
+
+    Where it has several columns of vectors of a kind, the first of them is compared.
 
     table:  as `layout` has understood it (`migrate.api.understand`).
     sample: returns rows, to look whether an unnamed TEXT column holds prose;
@@ -47,9 +54,10 @@ def searched(table: Table, layout: str = "generic", sample: Sample | None = None
     tenant = next((name for name in tenants.COLUMNS if name in table.column_names), None)
     known = words.of_framework(table, layout)
     text = known if known is not None else _by_name_or_evidence(table, layout, tenant, sample)
-    if vector is None and not text:
+    sparse = next((c for c in table.columns if c.kind is Kind.SPARSE), None)
+    if vector is None and sparse is None and not text:
         return None
-    return Searched(table, vector, text, tenant, live=_live(table, layout))
+    return Searched(table, vector, text, tenant, live=_live(table, layout), sparse=sparse)
 
 
 def _live(table: Table, layout: str) -> Filter | None:

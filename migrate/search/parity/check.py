@@ -19,7 +19,7 @@ from migrate.search.base import Answer, Hit, Key, Mode, Query, Searchable, Searc
 from migrate.search.filters import bound_to, parse
 from migrate.search.parity import measures
 from migrate.search.parity.filtering import Json, filters_from, shown
-from migrate.search.parity.judging import failures, missing, problems_of
+from migrate.search.parity.judging import failures, missing, not_compared, problems_of
 from migrate.search.parity.result import Parity, TableParity, Wanted
 from migrate.search.service import effective
 
@@ -126,6 +126,7 @@ class _Table:
     def compared(self) -> TableParity:
         """Ask everything and return what came of it."""
         told = TableParity(self._mine.name)
+        self._found.notes |= dict.fromkeys(not_compared(self._mine))
         if self._mine.vector is not None:
             told = self._by_vector(told)
         told = self._by_words(told)
@@ -250,7 +251,9 @@ class _Table:
                 own = self._source.vector_of(self._mine, hit.key)
             except KeyError:
                 own = None
-            scores[key] = -np.inf if own is None else measures.score(self._metric, vector, own)
+            scores[key] = (
+                measures.score(self._metric, vector, own) if isinstance(own, np.ndarray) else -np.inf
+            )
         return scores
 
     def _key(self, key: Key) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from migrate.schema import Kind
 from migrate.search.base import Health, Searched
 from migrate.search.parity.result import TableParity, Thresholds, Wanted
 
@@ -13,10 +14,18 @@ def missing(searched: Searched, bounds: Thresholds) -> TableParity:
 
     Words alone are judged where that was asked for only: some stores keep such tables beside.
     """
+    if searched.vector is None and not searched.text:
+        return TableParity(searched.name, notes=not_compared(searched))
     if searched.vector is None and bounds.min_keyword_overlap is None:
         return TableParity(searched.name, notes=("its words cannot be searched in the target",))
     problems = ("it cannot be searched in the target",)
     return TableParity(searched.name, problems=problems, failures=problems)
+
+
+def not_compared(searched: Searched) -> tuple[str, ...]:
+    """Return what is told of a table's columns of sparse vectors: dense ones and words are compared, no others."""
+    names = ", ".join(c.name for c in searched.table.columns if c.kind is Kind.SPARSE)
+    return (f"sparse vectors are not compared: {names}",) if names else ()
 
 
 def problems_of(health: Health, searched: Searched, wanted: Wanted) -> list[str]:

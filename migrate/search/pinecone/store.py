@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from migrate.backends.pinecone.limits import SPARSE_VALUES
 from migrate.backends.pinecone.names import metric_of
 from migrate.backends.pinecone.plane import Plane
 from migrate.backends.pinecone.shape import Shape
@@ -27,6 +28,7 @@ from migrate.search.base import (
     Mode,
     Query,
     Searched,
+    Sparse,
     Vector,
 )
 from migrate.search.hits import hit
@@ -42,7 +44,7 @@ Found = list[tuple[Record, float]]
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
-    """A table's place. column: the vectors that the index compares."""
+    """A table's place. column: the vectors that the index compares, dense or sparse."""
 
     searched: Searched
     plane: Plane
@@ -59,7 +61,7 @@ class PineconeSearch:
         self._source = PineconeSource(settings)
         self._spots: dict[str, _Spot] = {}
         try:
-            for searched in searched_tables(self._source):
+            for searched in searched_tables(self._source, sparse=True):
                 spot = self._spot_of(searched)
                 if spot is not None:
                     self._spots[searched.name] = spot
@@ -73,11 +75,19 @@ class PineconeSearch:
 
     def _spot_of(self, searched: Searched) -> _Spot | None:
         kept = self._source.kept(searched.table)
-        if kept is None or kept[2].dense < 0:
-            return None  # a table of the sidecar, or one of sparse vectors, which need their own encoder
+        if kept is None:
+            return None  # a table of the sidecar
         plane, namespaces, shape = kept
-        column = shape.table.columns[shape.dense]
-        return _Spot(replace(searched, vector=column), plane, namespaces, shape, column)
+        # Beside dense ones an index compares sparse vectors only together with them ("Hybrid search").
+        dense = shape.dense >= 0
+        column = shape.table.columns[shape.dense if dense else shape.sparse]
+        searched = replace(
+            searched,
+            vector=column if dense else None,
+            sparse=None if dense else column,
+            tenants=tuple(namespaces) if shape.native and searched.tenant == "namespace" else (),
+        )
+        return _Spot(searched, plane, namespaces, shape, column)
 
     def describe(self) -> str:
         """See `Searchable.describe`."""
@@ -107,30 +117,32 @@ class PineconeSearch:
                 f"the Pinecone index of {searched.name} has no words to search",
                 hint="search it by vector, or by words in a store that has them",
             )
-        given = np.zeros(0) if query.vector is None else query.vector
-        asked = scores.Asked.of(searched.metric, given, spot.column.dim or 0)
+        asked = _compared(spot, query)
         wanted = filters.condition(searched.table, query.where, searched.tenant, query.tenant)
         elsewhere = self._source.aside(searched.table) if wanted != filters.All(()) else frozenset()
         translated = where(wanted, searched.table, foreign=spot.shape.native, aside=elsewhere)
         if translated is None:
             return Answer((), "Pinecone")
-        found = self._near(spot, [float(x) for x in asked.vector], wanted, translated, query.k)
+        found = self._near(spot, asked, wanted, translated, query.k)
         return Answer(self._hits(spot, found, query), "Pinecone", (_NO_EXACT,) if query.exact else ())
 
     def _near(
-        self, spot: _Spot, vector: list[float], wanted: filters.Filter, translated: Translated, n: int
+        self, spot: _Spot, near: dict[str, Any], wanted: filters.Filter, translated: Translated, n: int
     ) -> Found:
         """Return the n nearest records that satisfy a filter, best first.
 
+        near: the part of a request that says to what.
         Raises ConfigError where Pinecone cannot say the filter, and too few of the nearest satisfy it.
         """
         limit = min(MOST_FOUND, n if translated.exact else max(4 * n, 64))
         while True:
-            asked: dict[str, Any] = {"topK": limit, "includeMetadata": True, "vector": vector}
+            asked: dict[str, Any] = {"topK": limit, "includeMetadata": True, **near}
             if translated.filter is not None:
                 asked["filter"] = translated.filter
             lists = [spot.plane.query(namespace, asked) for namespace in spot.namespaces]
             found = [(record, _score(spot, score)) for one in lists for record, score in one]
+            if "sparseVector" in near:
+                found = [pair for pair in found if pair[1]]  # the others have no index in common
             found.sort(key=lambda pair: -pair[1])
             kept = found if translated.exact else self._holding(spot, found, wanted)
             if len(kept) >= n or all(len(one) < limit for one in lists):
@@ -174,7 +186,7 @@ class PineconeSearch:
 
     # --- what measuring needs -------------------------------------------------
 
-    def vector_of(self, searched: Searched, key: Key) -> Vector | None:
+    def vector_of(self, searched: Searched, key: Key) -> Vector | Sparse | None:
         """See `Searchable.vector_of`."""
         spot, table = self._spot(searched), searched.table
         if not table.key:
@@ -183,7 +195,7 @@ class PineconeSearch:
             ]
             if not records:
                 raise KeyError(key)
-            return self._vector(spot, records[0])
+            return _vector(spot, self._cell(spot, records[0]))
         names = {*table.key, spot.column.name}
         narrow = table.with_columns(tuple(c for c in table.columns if c.name in names))
         at = narrow.key_positions
@@ -192,16 +204,21 @@ class PineconeSearch:
         row = next((row for part in parts for row in part), None)
         if row is None:
             raise KeyError(key)
-        return cells.vector(spot.column, row[narrow.column_names.index(spot.column.name)])
+        return _vector(spot, row[narrow.column_names.index(spot.column.name)])
 
-    def _vector(self, spot: _Spot, record: Record) -> Vector | None:
+    def _cell(self, spot: _Spot, record: Record) -> Any:
         ((cell,),) = spot.shape.rows([record], spot.searched.table.with_columns((spot.column,)))
-        return cells.vector(spot.column, cell)
+        return cell
 
     def sample(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, Vector]]:
         """See `Searchable.sample`: drawn from the first 10,000 ids of each namespace."""
         spot = self._spot(searched)
-        found = [(self._key(spot, r), self._vector(spot, r)) for r in self._drawn(spot, n, seed)]
+        if searched.vector is None:
+            return []
+        found = [
+            (self._key(spot, r), cells.vector(spot.column, self._cell(spot, r)))
+            for r in self._drawn(spot, n, seed)
+        ]
         return [(key, v) for key, v in found if v is not None]
 
     def texts(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, str]]:
@@ -237,9 +254,36 @@ class PineconeSearch:
             problems.append(
                 f"the index is built for {metric.value}, the vectors are compared by {searched.metric.value}"
             )
-        if form is not None and form.dim != spot.column.dim:
+        if form is not None and form.dim != (spot.column.dim or 0) and searched.vector is not None:
             problems.append(f"the index holds {form}, the vectors have {spot.column.dim} dimensions")
         return Health(self._settings.index or "the index", metric, None, None, tuple(problems))
+
+
+def _compared(spot: _Spot, query: Query) -> dict[str, Any]:
+    """Return the part of a request that says to what records are to be near."""
+    name = spot.searched.name
+    if query.sparse is not None:
+        if spot.searched.sparse is None:
+            raise ConfigError(
+                f"Pinecone compares the sparse vectors of {name} only together with dense ones",
+                hint="ask by a dense vector, or search an index of sparse vectors alone",
+            )
+        indices, values = query.sparse
+        if len(indices) > SPARSE_VALUES:
+            raise ConfigError(
+                f"the sparse vector has {len(indices):,} values, Pinecone takes {SPARSE_VALUES:,}",
+                hint="leave out the smallest ones",
+            )
+        return {"sparseVector": {"indices": indices.tolist(), "values": values.tolist()}}
+    if spot.searched.vector is None:
+        raise ConfigError(f"{name} has sparse vectors alone", hint="ask by a sparse vector")
+    given = np.zeros(0) if query.vector is None else query.vector
+    asked = scores.Asked.of(spot.searched.metric, given, spot.column.dim or 0)
+    return {"vector": [float(x) for x in asked.vector]}
+
+
+def _vector(spot: _Spot, cell: Any) -> Vector | Sparse | None:
+    return cells.vector(spot.column, cell) if spot.searched.sparse is None else cells.sparse(cell)
 
 
 def _score(spot: _Spot, score: float) -> float:

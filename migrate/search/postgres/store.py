@@ -316,7 +316,7 @@ def _kept(searched: Searched, relation: Relation) -> Searched | None:
     if searched.vector is not None and searched.vector.name not in relation.columns:
         searched = replace(searched, vector=None)
     searched = replace(searched, text=tuple(name for name in searched.text if name in relation.columns))
-    return searched if searched.vector is not None or searched.text else None
+    return searched if searched.vector is not None or searched.text or searched.has_sparse else None
 
 
 def _words(searched: Searched, relation: Relation) -> tuple[Words, str, tuple[str, ...]]:

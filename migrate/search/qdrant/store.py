@@ -25,6 +25,7 @@ from migrate.search.base import (
     Mode,
     Query,
     Searched,
+    Sparse,
     Vector,
 )
 from migrate.search.hits import hit
@@ -41,22 +42,24 @@ Found = list[tuple[Point, float]]
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
-    """A table's collection. vector: the column that is compared, as the collection has it."""
+    """A table's collection. vector, sparse: the columns that are compared, as the collection has them."""
 
     searched: Searched
     collection: str
     shape: Shape
     vector: VectorColumn | None
+    sparse: VectorColumn | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A query, checked and translated. near: the query vector as numbers."""
+    """A query, checked and translated. near: the query vector as Qdrant takes it; using: what it is compared with."""
 
     query: Query
     where: filters.Filter
     translated: Translated
-    near: list[float]
+    near: list[float] | Json
+    using: VectorColumn | None
 
 
 class QdrantSearch:
@@ -67,7 +70,7 @@ class QdrantSearch:
         self._source = QdrantSource(settings)
         self._spots: dict[str, _Spot] = {}
         try:
-            for searched in searched_tables(self._source):
+            for searched in searched_tables(self._source, sparse=True):
                 spot = self._spot_of(searched)
                 if spot is not None:
                     self._spots[searched.name] = spot
@@ -84,14 +87,19 @@ class QdrantSearch:
         if kept is None:
             return None  # a table of the sidecar
         collection, shape = kept
-        name = searched.vector.name if searched.vector is not None else None
-        vector = next((v for v in shape.vectors if v.column.name == name), None)
-        if vector is None:
-            searched = replace(searched, vector=None)
-        if searched.vector is None and not searched.text:
+        by_column = {v.column.name: v for v in shape.vectors}
+        vector = by_column.get(searched.vector.name) if searched.vector is not None else None
+        sparse = by_column.get(searched.sparse.name) if searched.sparse is not None else None
+        if vector is None and sparse is None and not searched.text:
             return None
         info = self._engine.info(collection)
-        return _Spot(replace(searched, rows=info.points if info else None), collection, shape, vector)
+        searched = replace(
+            searched,
+            vector=None if vector is None else searched.vector,
+            sparse=None if sparse is None else searched.sparse,
+            rows=info.points if info else None,
+        )
+        return _Spot(searched, collection, shape, vector, sparse)
 
     @property
     def _engine(self) -> Engine:
@@ -129,7 +137,7 @@ class QdrantSearch:
         asked = self._asked(spot, query)
         if query.mode is Mode.VECTOR:
             found, notes = self._near(spot, asked, query.k)
-            how = "Qdrant, every vector" if query.exact else "Qdrant HNSW"
+            how = "Qdrant, every vector" if query.exact else _how(asked)
         elif query.mode is Mode.KEYWORD:
             found, how, notes = self._told(spot, asked, query.k)
         else:
@@ -143,16 +151,13 @@ class QdrantSearch:
         translated = where(wanted, searched.table, foreign=spot.shape.foreign, booleans=not embedded)
         if translated.filter is not None and not embedded:
             translated = self._allowed(spot, translated)
-        near: list[float] = []
+        near: list[float] | Json = []
+        using = None
         if query.mode is not Mode.KEYWORD:
-            if spot.vector is None or searched.vector is None:
-                raise ConfigError(f"{searched.name} has no vectors to compare", hint="search it by keyword")
-            given = np.zeros(0) if query.vector is None else query.vector
-            asked = scores.Asked.of(searched.metric, given, searched.vector.dim or 0)
-            near = [float(x) for x in asked.vector]
+            near, using = _compared(spot, query)
         if query.mode is not Mode.VECTOR and (not searched.text or query.text is None):
             raise ConfigError(f"{searched.name} has no words to search", hint="search it by vector")
-        return _Asked(query, wanted, translated, near)
+        return _Asked(query, wanted, translated, near, using)
 
     def _allowed(self, spot: _Spot, whole: Translated) -> Translated:
         """Return the part of a filter that strict mode takes; the rest is looked at row by row."""
@@ -168,32 +173,23 @@ class QdrantSearch:
             )
         return Translated(part, exact=False)
 
-    def _dense(self, spot: _Spot, asked: _Asked, n: int) -> Json:
-        """Return a query for the n nearest, without what else a request needs."""
-        params = {"exact": True} if asked.query.exact else {"hnsw_ef": max(128, n)}
-        found: Json = {
-            "query": {"nearest": asked.near},
-            "using": spot.vector.name if spot.vector else "",
-            "limit": n,
-        }
-        return {**found, "params": params, **_filtered(asked.translated)}
-
     def _near(self, spot: _Spot, asked: _Asked, n: int) -> tuple[Found, tuple[str, ...]]:
-        """Return the n nearest that satisfy the filter and have a direction, best first."""
-        metric = spot.searched.metric
-        sign = -1.0 if metric in _NEGATED else 1.0
+        """Return the n nearest that satisfy the filter and can be compared, best first."""
+        sign = -1.0 if asked.query.sparse is None and spot.searched.metric in _NEGATED else 1.0
         limit = n if asked.translated.exact else max(4 * n, 64)
         while True:
-            body = {**self._dense(spot, asked, limit), "with_payload": True}
+            body = {**_nearest(asked, limit), "with_payload": True}
             (listed,) = self._engine.query(spot.collection, [body])
             found = [(s.point, sign * s.score) for s in listed]
-            kept = self._holding(spot, asked, self._with_direction(spot, found))
+            kept = self._holding(spot, asked, self._comparable(spot, asked, found))
             if len(kept) >= n or len(listed) < limit:
-                return kept[:n], () if asked.translated.exact else (_LOOKED_AGAIN,)
+                return kept[:n], _notes(asked)
             limit *= 4
 
-    def _with_direction(self, spot: _Spot, found: Found) -> Found:
-        """Leave out all-zero vectors, whose cosine is no number; Qdrant says 0."""
+    def _comparable(self, spot: _Spot, asked: _Asked, found: Found) -> Found:
+        """Leave out all-zero vectors, whose cosine is no number; Qdrant says 0. And sparse ones that score 0."""
+        if asked.query.sparse is not None:
+            return [(point, score) for point, score in found if score]
         if spot.searched.metric is not Metric.COSINE or spot.vector is None:
             return found
         flat = [point.id for point, score in found if score == 0]
@@ -264,16 +260,17 @@ class QdrantSearch:
         depth, k = fuse.depth(asked.query.k), asked.query.k
         sparse = words.encoded(asked.query.text or "") if words.has_vectors(self._info(spot)) else None
         if sparse is not None and asked.translated.exact and self._engine.fuses:
-            dense = self._dense(spot, asked, depth)
+            nearest = _nearest(asked, depth)
             # Its ranks begin with 0, ours with 1.
-            both = {"prefetch": [dense, _sparse(sparse, asked, depth)], "query": {"rrf": {"k": RRF_K + 1}}}
+            both = {"prefetch": [nearest, _sparse(sparse, asked, depth)], "query": {"rrf": {"k": RRF_K + 1}}}
             found, near = self._engine.query(
                 spot.collection,
-                [{**both, "limit": k + _TIES, "with_payload": True}, {**dense, "with_payload": False}],
+                [{**both, "limit": k + _TIES, "with_payload": True}, {**nearest, "with_payload": False}],
             )
             listed = [(s.point, s.score) for s in near]
-            if len(self._with_direction(spot, listed)) == len(listed):
-                return [(s.point, s.score) for s in found], "Qdrant HNSW + BM25, fused by the server", ()
+            if len(self._comparable(spot, asked, listed)) == len(listed):
+                how = f"{_how(asked)} + BM25, fused by the server"
+                return [(s.point, s.score) for s in found], how, _notes(asked)
         near_found, notes = self._near(spot, asked, depth)
         told, how, more = self._told(spot, asked, depth)
         points = {self._key(spot, p): p for p, _ in (*near_found, *told)}
@@ -282,7 +279,7 @@ class QdrantSearch:
             for ranked in (near_found, told)
         ]
         fused = [(points[key], score) for key, score in fuse.fused(lists, k)]
-        return fused, f"Qdrant HNSW + {how}, fused by rank", (*notes, *more)
+        return fused, f"{_how(asked)} + {how}, fused by rank", (*notes, *more)
 
     # --- rows -----------------------------------------------------------------
 
@@ -313,22 +310,23 @@ class QdrantSearch:
 
     # --- what measuring needs -------------------------------------------------
 
-    def vector_of(self, searched: Searched, key: Key) -> Vector | None:
+    def vector_of(self, searched: Searched, key: Key) -> Vector | Sparse | None:
         """See `Searchable.vector_of`."""
         spot = self._spot(searched)
         point_id = spot.shape.key_id(key) if searched.table.key else key[0]
-        name = spot.vector.name if spot.vector is not None else ""
-        found = self._engine.retrieve(spot.collection, [point_id], payload=True, vectors=[name])
+        compared = spot.vector or spot.sparse
+        names = [compared.name] if compared is not None else []
+        found = self._engine.retrieve(spot.collection, [point_id], payload=True, vectors=names)
         if not found or (spot.shape.foreign and type(self._key(spot, found[0])[0]) is not type(key[0])):
             raise KeyError(key)  # 3 and "3" are one id, and not one key
+        if spot.vector is None and spot.sparse is not None:
+            return cells.sparse(_cell(spot, spot.sparse, found[0]))
         return self._vector(spot, found[0])
 
     def _vector(self, spot: _Spot, point: Point) -> Vector | None:
         if spot.vector is None:
             return None
-        column = spot.vector.column
-        ((cell,),) = spot.shape.rows([point], spot.searched.table.with_columns((column,)))
-        return cells.vector(column, cell)
+        return cells.vector(spot.vector.column, _cell(spot, spot.vector, point))
 
     def sample(self, searched: Searched, n: int, seed: int) -> list[tuple[Key, Vector]]:
         """See `Searchable.sample`."""
@@ -362,6 +360,47 @@ class QdrantSearch:
         if spot.vector is None:
             return Health(None)
         return health_of(self._info(spot), spot.vector.name, searched.metric)
+
+
+def _compared(spot: _Spot, query: Query) -> tuple[list[float] | Json, VectorColumn]:
+    """Return a query's vector as Qdrant takes it, and what it is compared with."""
+    searched = spot.searched
+    if query.sparse is not None:
+        if spot.sparse is None:
+            raise ConfigError(f"{searched.name} has no sparse vectors to compare", hint="ask by a dense one")
+        indices, values = query.sparse
+        return {"indices": indices.tolist(), "values": values.tolist()}, spot.sparse
+    if spot.vector is None or searched.vector is None:
+        raise ConfigError(f"{searched.name} has no vectors to compare", hint="search it by keyword")
+    given = np.zeros(0) if query.vector is None else query.vector
+    asked = scores.Asked.of(searched.metric, given, searched.vector.dim or 0)
+    return [float(x) for x in asked.vector], spot.vector
+
+
+def _nearest(asked: _Asked, n: int) -> Json:
+    """Return a query for the n nearest, without what else a request needs."""
+    found: Json = {"query": {"nearest": asked.near}, "limit": n, **_filtered(asked.translated)}
+    if asked.query.exact:
+        found["params"] = {"exact": True}
+    elif asked.query.sparse is None:
+        found["params"] = {"hnsw_ef": max(128, n)}
+    return {**found, "using": asked.using.name if asked.using is not None else ""}
+
+
+def _how(asked: _Asked) -> str:
+    return "Qdrant HNSW" if asked.query.sparse is None else "Qdrant sparse index"
+
+
+def _notes(asked: _Asked) -> tuple[str, ...]:
+    notes = [] if asked.translated.exact else [_LOOKED_AGAIN]
+    if asked.using is not None and str(asked.using.params.get("modifier")).lower() == "idf":
+        notes.append(f"{asked.using.name} has the modifier idf: Qdrant weighs rare indices more")
+    return tuple(notes)
+
+
+def _cell(spot: _Spot, vector: VectorColumn, point: Point) -> Any:
+    ((cell,),) = spot.shape.rows([point], spot.searched.table.with_columns((vector.column,)))
+    return cell
 
 
 _LOOKED_AGAIN = "Qdrant's own filter is a little wider: what it found was checked row by row"
