@@ -15,6 +15,7 @@ from migrate.config import Endpoint
 from migrate.errors import ConfigError
 from migrate.search import embedders, open_searchable
 from migrate.search.base import (
+    Answer,
     Edge,
     Graph,
     Hit,
@@ -134,15 +135,32 @@ class Search:
         """
         question, notes = self._asked(text, vector, like, k, where, mode, table, tenant, exact)
         asked, left_out = choose(self.tables(), question)
-        answers = {s.name: self._opened.search(s, query) for s, query in asked}
-        hits, told = merged([(s, answers[s.name]) for s, _ in asked], question)
+        answers, refused = self._answers(asked, question)
+        hits, told = merged([(s, answers[s.name]) for s, _ in asked if s.name in answers], question)
         notes += [note for answer in answers.values() for note in answer.notes]
         return Found(
             question.mode,
             hits,
             {name: answer.how for name, answer in answers.items()},
-            tuple(dict.fromkeys([*notes, *told, *left_out])),
+            tuple(dict.fromkeys([*notes, *told, *left_out, *refused])),
         )
+
+    def _answers(
+        self, asked: Sequence[tuple[Searched, Query]], question: Question
+    ) -> tuple[dict[str, Answer], list[str]]:
+        """Ask the tables, and say which of those that nobody named cannot answer; one of them has to."""
+        answers: dict[str, Answer] = {}
+        refused: list[ConfigError] = []
+        for searched, query in asked:
+            try:
+                answers[searched.name] = self._opened.search(searched, query)
+            except ConfigError as exc:
+                if question.tables:
+                    raise
+                refused.append(exc)
+        if not answers:
+            raise refused[0]
+        return answers, [f"not searched: {exc.message}" for exc in refused]
 
     def _asked(
         self,

@@ -169,6 +169,25 @@ def test_a_filter_leaves_out_the_tables_it_does_not_fit(store: Search) -> None:
     }
 
 
+def test_a_table_that_its_store_cannot_ask_keeps_no_other_from_answering(
+    store: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = store.store.search
+
+    def picky(searched: Searched, query: Query) -> Answer:
+        if searched.name == "notes":
+            raise ConfigError("the index of notes has no words to search")
+        return real(searched, query)
+
+    monkeypatch.setattr(store.store, "search", picky)
+    found = store.search("honey", mode="keyword")
+    assert {h.table for h in found.hits} == {"books", "talks"}
+    assert "not searched: the index of notes has no words to search" in found.notes
+    assert "notes" not in found.how
+    with pytest.raises(ConfigError, match="no words to search"):
+        store.search("honey", mode="keyword", table=["notes", "books"])
+
+
 def test_a_tenant_leaves_out_the_tables_without_tenants(store: Search) -> None:
     assert _places(store.search("honey", tenant="south").hits) == [("notes", "b")]
 
