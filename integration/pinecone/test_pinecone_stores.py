@@ -484,3 +484,27 @@ def test_files_for_a_bulk_import_become_the_store_once_they_are_imported(
     same(comparing.sqlite_rows(back), comparing.sqlite_rows(source))
     again = api.migrate(source, there)
     assert (again.verified, sum(t.rows_written for t in again.tables)) == (True, 0)
+
+
+def test_a_vector_that_an_agent_writes_over_one_of_json_text_is_newer(
+    emulator: PineconeEmulator, tmp_path: Path
+) -> None:
+    rows = [(i, "[0.5, 1, 2]" if i else "[0, 0, 0]") for i in range(3)]
+    rows += [(i, stores.vector(i, 1, 2)) for i in range(3, 9)]
+    source = stores.filled(
+        tmp_path / "a.sqlite", "CREATE TABLE t (id INTEGER PRIMARY KEY, embedding BLOB)", rows
+    )
+    there = address(emulator, tmp_path)
+    chosen: Any = {"vectors": ["t.embedding"], "on_misfit": "quarantine", "verify": "full"}
+    assert api.migrate(source, there, **chosen).verified
+    api.migrate(there, tmp_path / "b.sqlite")
+    same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))
+    with client(emulator) as pc, pc.index(name=str(there.index)) as index:
+        index.update(id="2", namespace="t", values=[3.0, 4.0, 5.0])
+    api.migrate(there, tmp_path / "c.sqlite")
+    with closing(sqlite3.connect(tmp_path / "c.sqlite")) as db:
+        assert db.execute("SELECT embedding FROM t WHERE id < 3 ORDER BY id").fetchall() == [
+            ("[0, 0, 0]",),
+            ("[0.5, 1, 2]",),
+            (stores.vector(3, 4, 5),),
+        ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qdrant_client import QdrantClient, models
 
 from integration.qdrant.backend_kit import (
     ServerPlace,
@@ -24,7 +25,7 @@ from migrate.backends import pacing
 from migrate.backends.qdrant import connection, pages
 from migrate.backends.qdrant import server as server_module
 from migrate.config import QdrantSettings
-from migrate.errors import BackendError, ConfigError, SchemaError
+from migrate.errors import BackendError, ConfigError, SchemaError, VerifyError
 
 WRITES = r"/points\?|/points$|/Upsert$"
 
@@ -274,3 +275,33 @@ def test_another_machine_without_the_sidecar_is_refused(server: QdrantTestServer
     )
     with pytest.raises(SchemaError, match="another sidecar"):
         api.migrate(source, elsewhere)
+
+
+def test_what_an_agent_writes_over_a_cell_that_is_kept_exactly_is_newer(
+    server: QdrantTestServer, client: QdrantClient, tmp_path: Path
+) -> None:
+    deep = "[" * 120 + "]" * 120
+    row = (deep, "[0.3, 0.1, 0.2]", 0.1 + 0.7, b"\xff\x00", '{"a": 1.10 }')
+    source = stores.filled(
+        tmp_path / "a.sqlite",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, j JSON, embedding BLOB, r REAL, b BLOB, text JSON)",
+        [(i, *row) if i < 3 else (i, None, stores.vector(1, 2, 3), None, None, None) for i in range(9)],
+    )
+    there = address(server, tmp_path)
+    chosen: Any = {"vectors": ["t.embedding"], "json": "text", "on_misfit": "quarantine"}
+    assert api.migrate(source, there, **chosen).verified
+    collection, back = f"{there.prefix}t", tmp_path / "b.sqlite"
+    new = {"j": {"a": 1}, "r": 2.5, "b": "new", "text": {"b": 2}}
+    client.set_payload(collection, new, points=[1])
+    client.update_vectors(collection, [models.PointVectors(id=1, vector={"embedding": [0, 1, 0]})])
+    client.set_payload(collection, dict.fromkeys(new), points=[2])
+    api.migrate(there, back)
+    with closing(sqlite3.connect(back)) as db:
+        found = db.execute("SELECT j, embedding, r, b, text FROM t WHERE id < 3 ORDER BY id").fetchall()
+    assert found[0] == row
+    assert found[1] == ('{"a":1}', stores.vector(0, 1, 0), 2.5, "new", '{"b":2}')
+    assert found[2][2:] == (None, None, None)
+    with pytest.raises(VerifyError) as raised:
+        api.migrate(source, there, **chosen)
+    [table] = raised.value.report.tables
+    assert [d["key"] for d in table.differences["shown"]] == [[1], [2]]

@@ -38,6 +38,8 @@ _PLACES = "memlift_places"
 _ITSELF = ""  # the row of the book that names the sidecar itself
 _KEYS_AT_ONCE = 500
 SidecarSettings = SqliteSettings | PostgresSettings
+Instead = Callable[[Table, Table], Callable[[int, Any, Any], bool]]
+"""Of a whole table and the wanted columns: whether a cell still is what was written in an exact one's place."""
 
 
 class SqlTarget(Target, Protocol):
@@ -289,8 +291,9 @@ def _whole_count(books: Books, name: str) -> int:
 class Reading:
     """The sidecar of a source: its own tables, and what is kept there of tables that are elsewhere."""
 
-    def __init__(self, settings: SidecarSettings) -> None:
+    def __init__(self, settings: SidecarSettings, standing: Instead) -> None:
         self.settings = settings
+        self._standing = standing
         self.source: SqlSource = backends.load(settings.type).source(settings)
         self.places: dict[str, Place] = {}
         self.identity: str | None = None
@@ -331,11 +334,12 @@ class Reading:
         """Put exact cells back into rows of a table kept elsewhere.
 
         full: the whole table, to know its key; wanted: the columns that the rows have,
-        the key's among them.
+        the key's among them. What somebody has written over a cell since stays.
         """
         if not self._exact.get(full.name) or not full.key or not rows:
             return rows
-        return restore(wanted, rows, lambda keys: self._cells(full.name, keys))
+        stands_for = self._standing(full, wanted)
+        return restore(wanted, rows, lambda keys: self._cells(full.name, keys), stands_for)
 
     def _cells(self, name: str, keys: list[bytes]) -> list[tuple[bytes, str, bytes]]:
         books = self.source.books
@@ -368,6 +372,10 @@ class Reading:
             yield Batch(wanted, [tuple(row[i] for i in pick) for row in rows], cursor(at))
 
 
-def open_reading(settings: SidecarSettings) -> Reading:
-    """Open a sidecar for reading."""
-    return Reading(settings)
+def open_reading(settings: SidecarSettings, standing: Instead = lambda full, wanted: _null) -> Reading:
+    """Open a sidecar for reading. standing: what stands in the place of exact cells; NULL where left out."""
+    return Reading(settings, standing)
+
+
+def _null(at: int, exact: Any, present: Any) -> bool:
+    return present is None

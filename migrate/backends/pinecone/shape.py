@@ -144,11 +144,6 @@ class Shape:
         self._key = table.key_positions
         self.native = table.dialect == DIALECT and table.key == ("namespace", "id")
 
-    @property
-    def plain_columns(self) -> tuple[Column, ...]:
-        """Return the columns that metadata may have: neither vectors nor key."""
-        return tuple(c for i in self.plain if (c := self.table.columns[i]).name not in self.table.key)
-
     # --- rows to records ------------------------------------------------------
 
     def is_record(self, columns: Sequence[Sequence[Any]]) -> list[bool]:

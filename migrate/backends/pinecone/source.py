@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from migrate.backends.base import Options
 from migrate.backends.pinecone import foreign
 from migrate.backends.pinecone.choosing import indexes_of
+from migrate.backends.pinecone.fit import fit
 from migrate.backends.pinecone.indexes import Mark, sidecar_of
 from migrate.backends.pinecone.names import BOOKS, Form, Spot
 from migrate.backends.pinecone.plane import Plane, Stats
@@ -44,7 +46,7 @@ class PineconeSource:
         self._marks: dict[str, dict[str, Mark]] = {}
         where = sidecar_of(settings)
         if exists(where):
-            self._side = open_reading(where)
+            self._side = open_reading(where, lambda full, wanted: fit(full, Options()).standing_in(wanted))
         elif settings.sidecar is not None:
             raise ConfigError(f"there is no sidecar {where}", hint="check sidecar=")
 
@@ -253,17 +255,11 @@ class PineconeSource:
 
     def _rows(self, table: Table, records: list[Record]) -> list[Row]:
         shape = self._shapes[table.name]
-        rows = shape.rows(records, table)
-        if self._side is None:
-            return rows
-        exact = self._side.restored(shape.table, rows, table)
-        if exact is rows or shape.native:
-            return exact
-        plain = {c.name for c in shape.plain_columns}
-        free = [c.name in plain for c in table.columns]
-        return [
-            row if row is kept else _newer(row, kept, free) for row, kept in zip(rows, exact, strict=True)
-        ]
+        return self._restored(shape.rows(records, table), table)
+
+    def _restored(self, rows: list[Row], table: Table) -> list[Row]:
+        full = self._shapes[table.name].table
+        return rows if self._side is None else self._side.restored(full, rows, table)
 
     def _rows_beside(self, table: Table, size: int, after: Cursor) -> Iterator[Batch]:
         if self._side is None or table.name not in self._side.places:
@@ -273,7 +269,8 @@ class PineconeSource:
         whole = pick == list(range(len(full.columns)))
         for batch in self._side.source.batches(beside(full), size=size, after=after):
             rows = batch.rows if whole else [tuple(row[i] for i in pick) for row in batch.rows]
-            yield Batch(table, rows, {"beside": batch.cursor})
+            # Once more, by our rules: beside a vector of zeros, its JSON text is kept.
+            yield Batch(table, self._restored(rows, table), {"beside": batch.cursor})
 
     # --- a sample -------------------------------------------------------------
 
@@ -305,15 +302,3 @@ class PineconeSource:
         """See `Pickable.can_pick`: rows without a key have no ids that could be told, and files cost nothing."""
         self.tables()
         return table.name in self._spots and bool(table.key) and self._settings.bulk is None
-
-
-def _newer(found: Row, exact: Row, free: list[bool]) -> Row:
-    """Return a row with its exact cells, but for those that somebody has written to the metadata since.
-
-    memlift writes no metadata where it keeps an exact cell, so what is there is newer. free: the columns that
-    metadata has.
-    """
-    return tuple(
-        there if ours and there is not None else kept
-        for there, kept, ours in zip(found, exact, free, strict=True)
-    )

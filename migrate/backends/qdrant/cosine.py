@@ -7,12 +7,14 @@ every unit vector up to 4,096 dimensions came back bit by bit). So we divide by
 the norm ourselves, in float32. Multiplying again gives each cell back or its
 neighbour (measured: 10 % of cells are one unit in the last place off, none
 more), so the norm and one trit a cell are enough to restore the very bytes:
-7 % of the vector's size, kept in the point's payload.
+7 % of the vector's size, kept in the point's payload, with a checksum of what was
+sent: a vector that a program has written over it since is another, and its own.
 """
 
 from __future__ import annotations
 
 import base64
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +24,7 @@ import numpy.typing as npt
 from migrate import vectors
 
 _UNTOUCHED = 4e-7  # squared norms this near to 1 are left as they are; the engine's own bound is 1e-6
+_NORMAL = np.finfo(np.float32).tiny  # smaller norms have few bits, and the engine normalises once more
 _MAX_DIM = 4096  # beyond, the engine's float32 sum strays too far: the whole vector is kept beside
 _WEIGHTS = (1, 3, 9, 27, 81)  # five trits in a byte
 
@@ -56,6 +59,8 @@ def unit(cells: Sequence[bytes], dim: int) -> tuple[list[bytes], list[dict[str, 
         elif fits[i]:
             packed.append(sent[i].tobytes())
             kept: dict[str, Any] = {"n": float(scale[i])}
+            if scale[i] >= _NORMAL:
+                kept["c"] = zlib.crc32(packed[-1])
             if plain[i] and trits is not None:
                 kept["t"] = base64.b64encode(trits[i].tobytes()).decode()
             extra.append(kept)
@@ -63,6 +68,15 @@ def unit(cells: Sequence[bytes], dim: int) -> tuple[list[bytes], list[dict[str, 
             packed.append((given[i].astype(np.float64) / norms[i]).astype(np.float32).tobytes())
             extra.append({"x": base64.b64encode(cell).decode()})
     return packed, extra
+
+
+def _is_of(stored: bytes, cell: bytes) -> bool:
+    """Whether a unit vector still has the direction of a cell; if not, somebody has written another since."""
+    if len(stored) != len(cell):
+        return False
+    whole = np.frombuffer(cell, vectors.F32).astype(np.float64)
+    unit = whole / np.sqrt(np.square(whole).sum())
+    return bool((np.abs(np.frombuffer(stored, vectors.F32) - unit) < 1e-6).all())
 
 
 def _trits(off: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
@@ -78,13 +92,14 @@ def _trits(off: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
 def original(stored: bytes, kept: Any) -> bytes:
     """Return the cell that `unit` was given. `kept`: what it returned beside the stored vector.
 
-    Something else under our key (a program wrote there) gives the vector as it is stored.
+    Something else under our key, or another vector (a program wrote there), gives the vector as it is stored.
     """
     if not isinstance(kept, dict):
         return stored
     if isinstance(kept.get("x"), str):
-        return base64.b64decode(kept["x"])
-    if not isinstance(kept.get("n"), (int, float)):
+        whole = base64.b64decode(kept["x"])
+        return whole if _is_of(stored, whole) else stored
+    if not isinstance(kept.get("n"), (int, float)) or kept.get("c", zlib.crc32(stored)) != zlib.crc32(stored):
         return stored
     cell = (np.frombuffer(stored, vectors.F32) * np.float32(kept["n"])).astype(vectors.F32)
     if isinstance(kept.get("t"), str):

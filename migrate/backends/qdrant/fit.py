@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from migrate.backends.base import Options
 from migrate.backends.qdrant import payload
@@ -76,6 +78,28 @@ def _told(v: VectorColumn) -> str:
 
 def _payload_told(column: Column) -> str:
     return {Kind.BLOB: "payload base64", Kind.JSON: "payload JSON"}.get(column.kind, "payload")
+
+
+def standing(shape: Shape, limits: Limits, wanted: Table) -> Callable[[int, Any, Any], bool]:
+    """Return `Fit.stands_for` for rows of the wanted columns, as they come back from a collection."""
+    rules = fit(shape.table, Options(), limits, sharded=shape.sharded)
+    usual, names = rules.standing_in(wanted), wanted.column_names
+    whole = rules.rules[shape.table.column_names.index("payload")] if shape.foreign else Never("")
+
+    def stands_for(at: int, exact: Any, present: Any) -> bool:
+        if shape.foreign and names[at] == "payload":
+            instead = next((f.instead for f in whole.check([exact])), None)
+            return bool(present == "{}") if instead is None else _near(exact, present)
+        return names[at] == MARKS or usual(at, exact, present)
+
+    return stands_for
+
+
+def _near(exact: str, present: Any) -> bool:
+    try:
+        return payload.near(orjson.loads(exact), orjson.loads(present))
+    except (ValueError, TypeError):
+        return False
 
 
 def fit(table: Table, options: Options, limits: Limits, *, sharded: bool = True) -> Fit:

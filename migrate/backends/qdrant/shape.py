@@ -96,7 +96,7 @@ class Shape:
     """
 
     def __init__(self, table: Table, *, json_text: bool = False, sharded: bool = True) -> None:
-        self.table, self._json_text = table, json_text
+        self.table, self._json_text, self.sharded = table, json_text, sharded
         self.foreign = table.dialect == DIALECT and (sharded or "shard_key" not in table.column_names)
         self.vectors = tuple(
             _vector(i, c, table.dialect == DIALECT)
@@ -269,6 +269,15 @@ def _marks(body: Json) -> Json:
     return found if isinstance(found, dict) else {}
 
 
+def _is_of(stored: Multi, cell: bytes) -> bool:
+    """Whether normalised rows still have the directions of a multivector."""
+    whole = vectors.unpack_multi(cell).astype(np.float64)
+    norms = np.linalg.norm(whole, axis=1, keepdims=True)
+    here = np.frombuffer(stored.data, vectors.F32).reshape(-1, stored.dim)
+    units = np.divide(whole, norms, out=whole.copy(), where=norms > 0)
+    return here.shape == units.shape and bool((np.abs(here - units) < 1e-6).all())
+
+
 def _cell(v: VectorColumn, point: Point, marks: Json) -> bytes | None:
     """Return the cell of a vector column."""
     stored = point.vectors.get(v.name)
@@ -281,7 +290,9 @@ def _cell(v: VectorColumn, point: Point, marks: Json) -> bytes | None:
         return head + stored.indices + stored.values
     if isinstance(stored, Multi):
         if isinstance(extra, dict) and isinstance(extra.get("x"), str):
-            return base64.b64decode(extra["x"])
+            cell = base64.b64decode(extra["x"])
+            if _is_of(stored, cell):
+                return cell
         n = len(stored.data) // (4 * stored.dim)
         return np.array([n, stored.dim], vectors.U32).tobytes() + stored.data
     dense = cosine.original(stored, extra) if v.unit else stored

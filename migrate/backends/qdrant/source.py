@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from migrate.backends.qdrant import foreign, pages
 from migrate.backends.qdrant.books import BOOKS, ServerBooks
 from migrate.backends.qdrant.engine import Engine, Info
+from migrate.backends.qdrant.fit import standing
 from migrate.backends.qdrant.ownership import maker
-from migrate.backends.qdrant.settings import open_engine, sidecar_of
+from migrate.backends.qdrant.settings import limits_of, open_engine, sidecar_of
 from migrate.backends.qdrant.shape import Shape
 from migrate.backends.sidecar import Place, Reading, exists, open_reading
 from migrate.batch import Batch, Cursor
@@ -46,7 +47,7 @@ class QdrantSource:
         settings = self._settings
         where = sidecar_of(settings)
         if exists(where):
-            self._side = open_reading(where)
+            self._side = open_reading(where, self._standing)
         elif settings.sidecar is not None:
             raise ConfigError(f"there is no sidecar {where}", hint="check sidecar=")
         elif settings.path is not None and not settings.path.exists():
@@ -126,6 +127,9 @@ class QdrantSource:
             )
         self._left.append(NotCarried(collection, f"made by memlift with another sidecar: {hint}"))
         return True
+
+    def _standing(self, full: Table, wanted: Table) -> Callable[[int, Any, Any], bool]:
+        return standing(self._shapes[full.name], limits_of(self._settings), wanted)
 
     @property
     def engine(self) -> Engine:
