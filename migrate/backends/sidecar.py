@@ -32,6 +32,7 @@ from migrate.backends.sqlbooks import Books, restore
 from migrate.batch import Batch, ExactCell, Row
 from migrate.config import PostgresSettings, SqliteSettings
 from migrate.errors import ConfigError
+from migrate.plan import as_made
 from migrate.schema import Table
 
 _PLACES = "memlift_places"
@@ -71,6 +72,21 @@ class Place:
     place: str
     run: str
     table: Table
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What stands in a target.
+
+    tables:   those of the plan, as an earlier run has made them.
+    standing: of sidecar and places together.
+    places:   the tables that are elsewhere. identity: which sidecar it is; None for one yet to be made.
+    """
+
+    tables: Sequence[Table]
+    standing: Standing
+    places: dict[str, Place]
+    identity: str | None
 
 
 def settings_of(address: str | None, default: Path) -> SidecarSettings:
@@ -147,18 +163,26 @@ class Sidecar:
 
     # --- before rows ----------------------------------------------------------
 
-    def look(self, tables: Sequence[Table]) -> tuple[Standing, dict[str, Place], str | None]:
-        """Say what stands there, which tables are elsewhere, and which sidecar it is; changes nothing."""
+    def look(self, tables: Sequence[Table], beside: Callable[[Sequence[Table]], list[Table]]) -> Looked:
+        """Say what stands there; changes nothing. beside: what the sidecar keeps of a plan's tables."""
         if isinstance(self.settings, SqliteSettings) and not self.settings.path.parent.is_dir():
-            return Standing(), {}, None
-        standing = self.target.look(tables)
+            return Looked(tables, Standing(), {}, None)
+        standing = self.target.look(beside(tables))
         if standing.plan is None or not exists(self.settings):
-            return standing, {}, None
+            return Looked(tables, standing, {}, None)
         reading = open_reading(self.settings)
         try:
-            return standing, reading.places, reading.identity
+            places, identity = reading.places, reading.identity
         finally:
             reading.close()
+        begun = standing.run if standing.state == "unfinished" else None
+        made = {**standing.made, **{n: p.table for n, p in places.items()}}
+        held = {n: t for n, t in standing.held.items() if n not in places}
+        held.update((n, p.table) for n, p in places.items() if p.run != begun)
+        as_they_are = [as_made(t, held.get(t.name))[0] for t in tables]
+        if as_they_are != list(tables):  # where a table is kept may be another place by its values of now
+            standing = self.target.look(beside(as_they_are))
+        return Looked(as_they_are, replace(standing, made=made, held=held), places, identity)
 
     def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> list[Place]:
         """Become the owner; return the places of runs that are gone, for the caller to clear and `forget`."""

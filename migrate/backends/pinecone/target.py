@@ -106,21 +106,15 @@ class PineconeTarget:
 
     def look(self, tables: Sequence[Table]) -> Standing:
         """See `Target.look`. Neither an index nor a sidecar is made."""
-        standing, places, identity = self._side.look(self._beside_all(tables))
-        wanted = [self._shape(t) for t in tables if is_records(t)]
-        found = self._places.look(wanted, places, identity)
+        looked = self._side.look(tables, self._beside_all)
+        standing, places = looked.standing, looked.places
+        wanted = [self._shape(t) for t in looked.tables if is_records(t)]
+        found = self._places.look(wanted, places, looked.identity)
         gone = [n for n, p in places.items() if standing.state == "done" and not self._places.stands(p)]
         notes = [*standing.notes, *found.notes]
         if gone:
             notes.append(f"indexes that memlift wrote to are gone: {', '.join(gone[:5])}")
-        made = {**standing.made, **{n: p.table for n, p in places.items()}}
-        return replace(
-            standing,
-            made=made,
-            held={},
-            strangers=(*standing.strangers, *found.strangers),
-            notes=tuple(notes),
-        )
+        return replace(standing, strangers=(*standing.strangers, *found.strangers), notes=tuple(notes))
 
     def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
         """See `Target.claim`."""
@@ -406,8 +400,9 @@ class PineconeTarget:
 
     def undo(self) -> list[str]:
         """See `Target.undo`."""
-        standing, places, identity = self._side.look([])
-        if standing.plan is None:
+        looked = self._side.look([], list)
+        places, identity = looked.places, looked.identity
+        if looked.standing.plan is None:
             return []
         dropped = []
         for name, place in places.items():

@@ -146,7 +146,8 @@ class QdrantTarget:
 
     def look(self, tables: Sequence[Table]) -> Standing:
         """See `Target.look`. Neither a folder nor a sidecar is made."""
-        standing, places, identity = self._side.look(self._beside_all(tables))
+        looked = self._side.look(tables, self._beside_all)
+        tables, standing, places, identity = looked.tables, looked.standing, looked.places, looked.identity
         strangers = list(standing.strangers)
         notes = list(standing.notes)
         engine = self.engine
@@ -183,8 +184,7 @@ class QdrantTarget:
                 f"goes on with an unfinished run of another machine (its sidecar was {other.sidecar});"
                 " tables without vectors are copied anew"
             )
-        made = {**standing.made, **{n: p.table for n, p in places.items()}}
-        return replace(standing, made=made, held={}, strangers=tuple(strangers), notes=tuple(notes))
+        return replace(standing, strangers=tuple(strangers), notes=tuple(notes))
 
     def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
         """See `Target.claim`."""
@@ -467,11 +467,11 @@ class QdrantTarget:
 
     def undo(self) -> list[str]:
         """See `Target.undo`."""
-        standing, places, identity = self._side.look([])
-        if standing.plan is None:
+        looked = self._side.look([], list)
+        if looked.standing.plan is None:
             return []
-        made = {name: place.place for name, place in places.items() if place.run}
-        self.ours.undo(list(made.values()), identity)
+        made = {name: place.place for name, place in looked.places.items() if place.run}
+        self.ours.undo(list(made.values()), looked.identity)
         dropped = list(made)
         self._side.undo()
         dropped += self._side.target.undo()
