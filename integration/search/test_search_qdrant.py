@@ -16,6 +16,7 @@ from qdrant_client import QdrantClient, models
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # `integration` is no installed package
 
+import migrate
 from integration.qdrant.backend_kit import address
 from integration.qdrant_server import QdrantTestServer
 from integration.qdrant_server.app import VERSION
@@ -291,3 +292,23 @@ def test_tables_of_the_sidecar_are_searched_there_and_the_rest_as_before(tmp_pat
     finally:
         here.close()
         there.close()
+
+
+def test_filters_find_cells_that_are_kept_in_the_sidecar(server: QdrantTestServer, tmp_path: Path) -> None:
+    long, deep = "a" * (5 * 2**20), '{"n": 7, "deep": ' + "[" * 120 + "]" * 120 + "}"
+    rows = [("large", long, deep), ("plain", "a", '{"n": 7}'), ("none", None, None)]
+    cells = [(*row, stores.vector(1, i + 1)) for i, row in enumerate(rows)]
+    ddl = "CREATE TABLE t (id TEXT PRIMARY KEY, body TEXT, meta JSON, embedding BLOB)"
+    source, there = stores.filled(tmp_path / "a.sqlite", ddl, cells), address(server, tmp_path)
+    assert api.migrate(source, there).verified
+    for where, keys in (
+        ({"body": long}, {"large"}),
+        ({"body": {"nin": ["a"]}}, {"large", "none"}),
+        ({"body": None}, {"none"}),
+        ({"not": {"body": None}}, {"large", "plain"}),
+        ({"meta.n": {"gt": 6}}, {"large", "plain"}),
+        ({"meta.n": None}, {"none"}),
+    ):
+        for store in (source, there):
+            found = migrate.search(store, vector=[1, 1], where=where, table="t")
+            assert {h.key[0] for h in found.hits} == keys, (store, where)

@@ -141,6 +141,10 @@ class QdrantSource:
         """Return the sidecar, None where there is none."""
         return self._side
 
+    def aside(self, table: Table) -> frozenset[str]:
+        """Return the columns of a table some of whose cells are in the sidecar instead of the payload."""
+        return self._side.aside(table.name) if self._side is not None else frozenset()
+
     def kept(self, table: Table) -> tuple[str, Shape] | None:
         """Return a table's collection and how its rows are kept there, None for a table of the sidecar."""
         self.tables()

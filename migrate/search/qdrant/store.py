@@ -148,7 +148,10 @@ class QdrantSearch:
         searched = spot.searched
         wanted = filters.condition(searched.table, query.where, searched.tenant, query.tenant)
         embedded = self._settings.path is not None
-        translated = where(wanted, searched.table, foreign=spot.shape.foreign, booleans=not embedded)
+        aside = self._source.aside(searched.table) if wanted != filters.All(()) else frozenset()
+        translated = where(
+            wanted, searched.table, foreign=spot.shape.foreign, booleans=not embedded, aside=aside
+        )
         if translated.filter is not None and not embedded:
             translated = self._allowed(spot, translated)
         near: list[float] | Json = []

@@ -16,11 +16,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from migrate.backends.qdrant.engine import Json
-from migrate.backends.qdrant.names import field_path
+from migrate.backends.qdrant.names import MARKS, field_path
 from migrate.backends.qdrant.payload import INT64
 from migrate.errors import ConfigError
 from migrate.schema import Column, Kind, Table
@@ -40,15 +40,18 @@ class Translated:
     exact: bool
 
 
-def where(of: Filter, table: Table, *, foreign: bool, booleans: bool) -> Translated:
+def where(
+    of: Filter, table: Table, *, foreign: bool, booleans: bool, aside: frozenset[str] = frozenset()
+) -> Translated:
     """Translate a filter whose names are resolved.
 
     foreign:  the table is a collection that memlift did not make: its payload is one JSON column.
     booleans: whether the engine can be asked for a boolean.
+    aside:    columns some of whose cells are not in the payload but in the sidecar.
     Raises ConfigError for a range over text.
     """
-    above = _Translation(table, foreign, booleans, above=True).of(of)
-    below = _Translation(table, foreign, booleans, above=False).of(of)
+    above = _Translation(table, foreign, booleans, aside, above=True).of(of)
+    below = _Translation(table, foreign, booleans, aside, above=False).of(of)
     return Translated(None if above == TRUE else above, above == below)
 
 
@@ -57,6 +60,7 @@ class _Translation:
     table: Table
     foreign: bool
     booleans: bool
+    aside: frozenset[str]
     above: bool
 
     def of(self, node: Filter) -> Json:
@@ -65,8 +69,7 @@ class _Translation:
         if isinstance(node, Some):
             return _some([self.of(part) for part in node.parts])
         if isinstance(node, Not):
-            other = _Translation(self.table, self.foreign, self.booleans, above=not self.above)
-            return _not(other.of(node.part))
+            return _not(replace(self, above=not self.above).of(node.part))
         if isinstance(node, Between) and node.of_text:
             raise ConfigError(
                 f"{node.field}: Qdrant has no ranges over text",
@@ -76,11 +79,16 @@ class _Translation:
         if self.foreign and column.name != "payload":
             return self._id(node) if column.name == "id" else self._unsure
         key = self._key(node.field.column, node.field.path)
-        if key is None:
+        if key is None or (column.name == MARKS and not self.foreign):
             return self._unsure
         if isinstance(node, Between):
-            return self._between(column, node, key)
-        return self._equals(column, node.values, key, inside=bool(node.field.path))
+            said = self._between(column, node, key)
+        else:
+            said = self._equals(column, node.values, key, inside=bool(node.field.path))
+        if column.name not in self.aside:
+            return said
+        empty = _one({"is_empty": {"key": key}})  # what a cell of the sidecar leaves here, and NULL too
+        return _some([said, empty]) if self.above else _all([said, _not(empty)])
 
     @property
     def _unsure(self) -> Json:

@@ -79,6 +79,26 @@ def test_no_row_is_missed_and_none_too_many_where_it_says_so(
         assert found == meant, (above, kept)
 
 
+@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
+@given(given_rows=filter_cases.rows, given_filter=filter_cases.filters)
+def test_no_row_is_missed_whose_cells_are_in_the_sidecar(
+    shard: Any, given_rows: list[tuple[Any, ...]], given_filter: dict[str, Any]
+) -> None:
+    asked, aside = bound_to(parse(given_filter), TABLE), frozenset(c.name for c in COLUMNS)
+    try:
+        above = where(asked, TABLE, foreign=False, booleans=False, aside=aside)
+        below = where(Not(asked), TABLE, foreign=False, booleans=False, aside=aside)
+    except ConfigError:
+        return  # a range over text
+    kept = [row for row in given_rows if _looked_into(row)]
+    if not kept:
+        return
+    _fill(shard, [tuple(None if (i + n) % 2 else c for n, c in enumerate(r)) for i, r in enumerate(kept)])
+    meant = {i for i, row in enumerate(kept) if holds(asked, _row(row))}
+    assert _found(shard, above.filter) >= meant, (above, kept)
+    assert _found(shard, below.filter) >= set(range(len(kept))) - meant, (below, kept)
+
+
 def _row(row: tuple[Any, ...]) -> dict[str, Any]:
     return {c.name: cells.meaning(c.kind, cell) for c, cell in zip(COLUMNS, row, strict=True)}
 
