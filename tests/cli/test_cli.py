@@ -308,6 +308,7 @@ def test_a_traceback_has_no_password_though_the_driver_quotes_the_address(words:
         ("undo {} --yes", "qdrant+http"),
         ("audit brain.sqlite {}", "pinecone+http"),
         ("search {} --text x", "pinecone+http"),
+        ("undo {} --yes", "pinecone+http"),
     ],
 )
 def test_a_server_that_nobody_can_reach_ends_a_command_within_seconds_with_2(

@@ -106,6 +106,7 @@ class PineconeTarget:
 
     def look(self, tables: Sequence[Table]) -> Standing:
         """See `Target.look`. Neither an index nor a sidecar is made."""
+        self._indexes.find(self._indexes.base)  # one that nobody can reach is told, also without a sidecar
         looked = self._side.look(tables, self._beside_all)
         standing, places = looked.standing, looked.places
         wanted = [self._shape(t) for t in looked.tables if is_records(t)]
