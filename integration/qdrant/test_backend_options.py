@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import qdrant_edge as edge
 from qdrant_client import QdrantClient
 
@@ -16,6 +17,7 @@ from integration.qdrant_server import QdrantTestServer
 from integration.support import comparing, stores
 from integration.support.comparing import same
 from migrate import api
+from migrate.backends.qdrant import server as server_module
 from migrate.config import QdrantSettings
 
 DDL = "CREATE TABLE t (id INTEGER PRIMARY KEY, brain_id TEXT, body TEXT, embedding BLOB)"
@@ -61,3 +63,27 @@ def test_words_are_found_in_an_embedded_store(tmp_path: Path) -> None:
     found = shard.query(edge.QueryRequest(limit=3, query=query))
     shard.close()
     assert {p.id for p in found} == {2, 4}
+
+
+def test_payload_indexes_that_strict_mode_does_not_take_are_left_out_and_told(
+    server: QdrantTestServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = server_module.ServerEngine.create
+
+    def in_strict_mode(self: server_module.ServerEngine, name: str, settings: Any, metadata: Any) -> None:
+        strict = {"enabled": True, "max_payload_index_count": 2}  # as a cloud has it by itself
+        create(self, name, {**settings, "strict_mode_config": strict}, metadata)
+
+    monkeypatch.setattr(server_module.ServerEngine, "create", in_strict_mode)
+    source = stores.filled(tmp_path / "a.sqlite", DDL, ROWS)
+    stores.made(source, "CREATE INDEX of_body ON t (body)")
+    there = address(server, tmp_path)
+    report = api.migrate(source, there)
+    assert report.verified
+    assert [w for w in report.warnings if "payload indexes" in w] == [
+        "t: the collection is in strict mode and takes 2 payload indexes; there is none of body, so filters over"
+        " them are slow"
+    ]
+    client = QdrantClient(url=server.url, check_compatibility=False)
+    assert set(client.get_collection(f"{there.prefix}t").payload_schema) == {"id", "brain_id"}
+    client.close()

@@ -312,3 +312,25 @@ def test_filters_find_cells_that_are_kept_in_the_sidecar(server: QdrantTestServe
         for store in (source, there):
             found = migrate.search(store, vector=[1, 1], where=where, table="t")
             assert {h.key[0] for h in found.hits} == keys, (store, where)
+
+
+def test_no_more_is_asked_for_than_strict_mode_allows(
+    server: QdrantTestServer, client: QdrantClient, tmp_path: Path
+) -> None:
+    ddl = "CREATE TABLE t (id INTEGER PRIMARY KEY, r REAL, body TEXT, embedding BLOB)"
+    rows = [(i, i / 7, f"the violin of number {i}", stores.vector(1, i)) for i in range(40)]
+    source, there = stores.filled(tmp_path / "a.sqlite", ddl, rows), address(server, tmp_path, bm25="body")
+    assert api.migrate(source, there).verified
+    limits = models.StrictModeConfig(
+        enabled=True, max_query_limit=12, search_max_hnsw_ef=20, search_allow_exact=False
+    )
+    client.update_collection(f"{there.prefix}t", strict_mode_config=limits)
+    for more in ({"vector": [1, 0]}, {"text": "violin"}, {"vector": [1, 0], "text": "violin"}):
+        assert len(migrate.search(there, **more, k=10, table="t").hits) == 10
+        with pytest.raises(ConfigError, match="tells 12 points a query") as raised:
+            migrate.search(there, **more, k=13, table="t")
+        assert "max_query_limit" in str(raised.value.hint)
+    near = migrate.search(there, vector=[1, 0], where={"r": {"lt": 1}}, k=5, table="t")
+    assert {h.key[0] for h in near.hits} == {0, 1, 2, 3, 4}
+    with pytest.raises(ConfigError, match="allows no exact search"):
+        migrate.search(there, vector=[1, 0], exact=True, table="t")

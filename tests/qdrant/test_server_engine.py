@@ -132,5 +132,5 @@ def test_a_request_has_no_more_points_than_strict_mode_allows_in_a_minute(
 
 
 def test_a_host_that_the_client_cannot_read_is_told_in_a_line() -> None:
-    with pytest.raises(ConfigError, match="no address of a Qdrant server: qdrant.http://a b"):
+    with pytest.raises(ConfigError, match=r"no address of a Qdrant server: qdrant\+http://a b"):
         ServerEngine(QdrantSettings(url="http://a b")).names()

@@ -133,6 +133,28 @@ def payload_indexes(shape: Shape) -> dict[str, Json]:
     return found
 
 
+def _room(shape: Shape, info: Info) -> tuple[dict[str, Json], list[str]]:
+    """Return the payload indexes that are missing and that strict mode takes, and the fields left out."""
+    wanted = {field: one for field, one in payload_indexes(shape).items() if field not in info.schema}
+    most = info.strict.get("max_payload_index_count")
+    room = len(wanted) if most is None else max(most - len(info.schema), 0)
+    first = sorted(wanted, key=lambda field: not wanted[field].get("is_tenant"))[:room]
+    return {f: one for f, one in wanted.items() if f in first}, [f for f in wanted if f not in first]
+
+
+def left_out(engine: Engine, name: str, shape: Shape) -> list[str]:
+    """Return notes on payload indexes that a collection has no room for."""
+    info = engine.info(name)
+    left = _room(shape, info)[1] if info is not None else []
+    if not left or info is None:
+        return []
+    most = info.strict["max_payload_index_count"]
+    return [
+        f"{shape.table.name}: the collection is in strict mode and takes {most} payload indexes; there is none of"
+        f" {', '.join(left)}, so filters over them are slow"
+    ]
+
+
 def steps(engine: Engine, name: str, shape: Shape, *, index: str) -> list[Step]:
     """Return what is to be built in a collection: payload indexes first, as the graph makes use of them."""
     info = engine.info(name)
@@ -143,8 +165,7 @@ def steps(engine: Engine, name: str, shape: Shape, *, index: str) -> list[Step]:
         Step(
             table, f"payload index {field}", Phase.INDEX, partial(_payload_index, engine, name, field, schema)
         )
-        for field, schema in payload_indexes(shape).items()
-        if field not in info.schema
+        for field, schema in _room(shape, info)[0].items()
     ]
     deferred = (info.settings.get("hnsw_config") or {}).get("m") == 0
     if index != "none" and (deferred or info.status != "green") and shape.vectors:

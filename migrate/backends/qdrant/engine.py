@@ -74,6 +74,12 @@ class Info:
         return 1 if "size" in given else len(given)
 
     @property
+    def strict(self) -> Json:
+        """Return the limits of strict mode; none where it is off."""
+        found: Json = self.settings.get("strict_mode_config") or {}
+        return found if found.get("enabled") else {}
+
+    @property
     def custom_shards(self) -> bool:
         """Whether points are in shards by keys of their own, so that one id may be in several."""
         return bool(self.settings["params"].get("sharding_method") == "custom")

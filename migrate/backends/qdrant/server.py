@@ -290,8 +290,7 @@ class ServerEngine:
     def _caps(self, name: str) -> _Caps:
         if name not in self._caps_of:
             info = self.info(name)
-            strict = (info.settings.get("strict_mode_config") or {}) if info is not None else {}
-            strict = strict if strict.get("enabled") else {}
+            strict = info.strict if info is not None else {}
             # Points a minute: more of them in one request would never be taken.
             rate = strict.get("write_rate_limit") or REQUEST_POINTS
             self._caps_of[name] = _Caps(

@@ -440,15 +440,15 @@ class QdrantTarget:
         adopted = {n for n, p in self._side.places().items() if not p.run}
         for table in tables:
             if is_collection(table) and table.name not in adopted:
-                found += build.steps(
-                    self.engine, self._collection(table), self._shape(table), index=self._options.index
-                )
+                name, shape = self._collection(table), self._shape(table)
+                found += build.steps(self.engine, name, shape, index=self._options.index)
+                self._notes += build.left_out(self.engine, name, shape)
         return found
 
     def finish(self) -> list[str]:
         """See `Target.finish`."""
         self.engine.settle()
-        warnings = [*self._notes, *self._side.target.finish()]
+        warnings = [*dict.fromkeys(self._notes), *self._side.target.finish()]
         self.ours.end()
         return warnings
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,13 +43,22 @@ Found = list[tuple[Point, float]]
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
-    """A table's collection. vector, sparse: the columns that are compared, as the collection has them."""
+    """A table's collection. vector, sparse: the columns that are compared, as the collection has them.
+
+    strict: the limits of its strict mode (`Info.strict`).
+    """
 
     searched: Searched
     collection: str
     shape: Shape
     vector: VectorColumn | None
     sparse: VectorColumn | None
+    strict: Json
+
+    @property
+    def most(self) -> int:
+        """Return how many points a query may ask for."""
+        return int(self.strict.get("max_query_limit") or sys.maxsize)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +109,7 @@ class QdrantSearch:
             sparse=None if sparse is None else searched.sparse,
             rows=info.points if info else None,
         )
-        return _Spot(searched, collection, shape, vector, sparse)
+        return _Spot(searched, collection, shape, vector, sparse, info.strict if info else {})
 
     @property
     def _engine(self) -> Engine:
@@ -179,14 +189,34 @@ class QdrantSearch:
     def _near(self, spot: _Spot, asked: _Asked, n: int) -> tuple[Found, tuple[str, ...]]:
         """Return the n nearest that satisfy the filter and can be compared, best first."""
         sign = -1.0 if asked.query.sparse is None and spot.searched.metric in _NEGATED else 1.0
-        limit = n if asked.translated.exact else max(4 * n, 64)
-        while True:
-            body = {**_nearest(asked, limit), "with_payload": True}
+
+        def near(limit: int) -> tuple[Found, int]:
+            body = {**_nearest(spot, asked, limit), "with_payload": True}
             (listed,) = self._engine.query(spot.collection, [body])
             found = [(s.point, sign * s.score) for s in listed]
-            kept = self._holding(spot, asked, self._comparable(spot, asked, found))
-            if len(kept) >= n or len(listed) < limit:
-                return kept[:n], _notes(asked)
+            return self._comparable(spot, asked, found), len(listed)
+
+        return self._best(spot, asked, n, near), _notes(asked)
+
+    def _best(self, spot: _Spot, asked: _Asked, n: int, listed: Callable[[int], tuple[Found, int]]) -> Found:
+        """Return the n best that satisfy the filter. listed: what Qdrant finds, and how many those were.
+
+        Raises ConfigError where strict mode lets too few be asked for.
+        """
+        limit = n if asked.translated.exact else max(4 * n, 64)
+        while True:
+            limit = min(limit, spot.most)
+            found, number = listed(limit)
+            kept = self._holding(spot, asked, found)
+            # A list that is to be fused may be shorter than n.
+            if len(kept) >= n or number < limit or (limit == spot.most and len(kept) >= asked.query.k):
+                return kept[:n]
+            if limit == spot.most:
+                raise ConfigError(
+                    f"{spot.collection} is in strict mode and tells {limit} points a query, {len(kept)} of which"
+                    " are hits",
+                    hint="ask for fewer (-k), or raise the collection's max_query_limit",
+                )
             limit *= 4
 
     def _comparable(self, spot: _Spot, asked: _Asked, found: Found) -> Found:
@@ -222,14 +252,13 @@ class QdrantSearch:
         sparse = words.encoded(asked.query.text or "")
         if sparse is None:
             return [], "Qdrant BM25", ()
-        limit = n if asked.translated.exact else max(4 * n, 64)
-        while True:
+
+        def told(limit: int) -> tuple[Found, int]:
             body = {**_sparse(sparse, asked, limit), "with_payload": True}
             (listed,) = self._engine.query(spot.collection, [body])
-            kept = self._holding(spot, asked, [(s.point, s.score) for s in listed])
-            if len(kept) >= n or len(listed) < limit:
-                return kept[:n], "Qdrant BM25", ()
-            limit *= 4
+            return [(s.point, s.score) for s in listed], len(listed)
+
+        return self._best(spot, asked, n, told), "Qdrant BM25", ()
 
     def _read_words(
         self, spot: _Spot, asked: _Asked, n: int, info: Info
@@ -260,15 +289,19 @@ class QdrantSearch:
 
     def _both(self, spot: _Spot, asked: _Asked) -> tuple[Found, str, tuple[str, ...]]:
         """Answer a hybrid query: fused by the server where its lists are those that we would fuse."""
-        depth, k = fuse.depth(asked.query.k), asked.query.k
+        k = asked.query.k
+        depth = min(fuse.depth(k), max(k, spot.most))
         sparse = words.encoded(asked.query.text or "") if words.has_vectors(self._info(spot)) else None
-        if sparse is not None and asked.translated.exact and self._engine.fuses:
-            nearest = _nearest(asked, depth)
+        if sparse is not None and asked.translated.exact and self._engine.fuses and k <= spot.most:
+            nearest = _nearest(spot, asked, depth)
             # Its ranks begin with 0, ours with 1.
             both = {"prefetch": [nearest, _sparse(sparse, asked, depth)], "query": {"rrf": {"k": RRF_K + 1}}}
             found, near = self._engine.query(
                 spot.collection,
-                [{**both, "limit": k + _TIES, "with_payload": True}, {**nearest, "with_payload": False}],
+                [
+                    {**both, "limit": min(k + _TIES, spot.most), "with_payload": True},
+                    {**nearest, "with_payload": False},
+                ],
             )
             listed = [(s.point, s.score) for s in near]
             if len(self._comparable(spot, asked, listed)) == len(listed):
@@ -380,13 +413,17 @@ def _compared(spot: _Spot, query: Query) -> tuple[list[float] | Json, VectorColu
     return [float(x) for x in asked.vector], spot.vector
 
 
-def _nearest(asked: _Asked, n: int) -> Json:
+def _nearest(spot: _Spot, asked: _Asked, n: int) -> Json:
     """Return a query for the n nearest, without what else a request needs."""
     found: Json = {"query": {"nearest": asked.near}, "limit": n, **_filtered(asked.translated)}
     if asked.query.exact:
+        if spot.strict.get("search_allow_exact") is False:
+            raise ConfigError(
+                f"{spot.collection} is in strict mode and allows no exact search", hint="leave --exact out"
+            )
         found["params"] = {"exact": True}
     elif asked.query.sparse is None:
-        found["params"] = {"hnsw_ef": max(128, n)}
+        found["params"] = {"hnsw_ef": min(max(128, n), spot.strict.get("search_max_hnsw_ef") or sys.maxsize)}
     return {**found, "using": asked.using.name if asked.using is not None else ""}
 
 

@@ -15,8 +15,7 @@ _CLAUSES = ("must", "should", "must_not")
 
 def allowed(where: Json | None, info: Info) -> Json | None:
     """Return the part of a filter that the server takes: it lets through what the whole does, and perhaps more."""
-    strict = info.settings.get("strict_mode_config") or {}
-    if where is None or not strict.get("enabled") or strict.get("unindexed_filtering_retrieve") is not False:
+    if where is None or info.strict.get("unindexed_filtering_retrieve") is not False:
         return where
     return _part(where, info.schema)
 
