@@ -20,7 +20,7 @@ from integration.pinecone.backend_kit import (
     records,
 )
 from integration.pinecone_emulator import PineconeEmulator
-from integration.support import comparing, stores
+from integration.support import comparing, growing, stores
 from integration.support.comparing import same
 from integration.support.servers import Database
 from migrate import api, engine
@@ -513,33 +513,4 @@ def test_a_vector_that_an_agent_writes_over_one_of_json_text_is_newer(
 def test_a_table_that_grows_after_its_migration_goes_on_being_written_as_it_was_made(
     emulator: PineconeEmulator, tmp_path: Path
 ) -> None:
-    ddl = "CREATE TABLE {name} (id INTEGER PRIMARY KEY, embedding BLOB)"
-    source = stores.filled(
-        tmp_path / "a.sqlite", ddl.format(name="v"), [(i, stores.vector(i + 1, 1, 2)) for i in range(9)], "v"
-    )
-    stores.made(source, ddl.format(name="t"))
-    there = address(emulator, tmp_path)
-    assert api.migrate(source, there, verify="full").verified
-    with closing(sqlite3.connect(str(there.sidecar))) as db, db:
-        db.execute("INSERT INTO t VALUES (99, x'01')")  # the agent's, in a table that is no vectors yet
-    stores.made(
-        source,
-        lambda db: [db.execute("INSERT INTO t VALUES (?, ?)", (i, stores.vector(1, i))) for i in range(60)],
-        "UPDATE v SET embedding = NULL; INSERT INTO v VALUES (9, NULL)",
-    )
-    dry = api.audit(source, there)
-    with pytest.raises(VerifyError) as raised:
-        api.migrate(source, there, update=True, verify="full")
-    report = raised.value.report
-    shown = [d for t in report.tables if t.differences for d in t.differences["shown"]]
-    assert shown == [{"table": "t", "what": "extra", "key": [99]}]
-    for notes in (dry.notes, report.notes):
-        assert any("t.embedding: stays blob, as the earlier migration made it" in note for note in notes)
-        assert any("v.embedding: stays vector(3)" in note for note in notes)
-    api.migrate(there, tmp_path / "b.sqlite")
-    with closing(sqlite3.connect(tmp_path / "b.sqlite")) as db:
-        assert db.execute("SELECT count(*), count(embedding) FROM v").fetchall() == [(10, 0)]
-        assert db.execute("SELECT embedding FROM t WHERE id = 99 OR id = 59").fetchall() == [
-            (stores.vector(1, 59),),
-            (b"\x01",),
-        ]
+    growing.check_it_is_written_as_it_was_made(address(emulator, tmp_path), tmp_path, verify="full")

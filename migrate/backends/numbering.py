@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
+from migrate import values
 from migrate.backends.base import Position
+from migrate.batch import Row
+from migrate.schema import Table
+
+Id = TypeVar("Id")
+
+
+def ids_of(
+    table: Table, rows: Sequence[Row], pages: Iterable[tuple[Sequence[Id], Sequence[Row]]]
+) -> list[Id]:
+    """Return the ids of rows without a key, one for each. pages: ids and rows of a whole table, read until all are found."""
+    kinds = [c.kind for c in table.columns]
+    wanted = Counter(values.row_digest(kinds, row) for row in rows)
+    found: list[Id] = []
+    for ids, page in pages if rows else ():
+        for one, row in zip(ids, page, strict=True):
+            digest = values.row_digest(kinds, row)
+            if wanted[digest] > 0:
+                wanted[digest] -= 1
+                found.append(one)
+        if not +wanted:
+            break
+    return found
 
 
 class Numbers:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
-from migrate import values
+from migrate.backends.numbering import ids_of
 from migrate.backends.pinecone.ids import number_of
 from migrate.backends.pinecone.names import Spot
 from migrate.backends.pinecone.plane import Plane
@@ -18,19 +17,12 @@ _PAGE = 500
 
 def find(plane: Plane, spot: Spot, shape: Shape, rows: Sequence[Row]) -> list[tuple[str, str]]:
     """Return namespace and id of the records of rows, one for each; reads the namespace."""
-    kinds = [c.kind for c in shape.table.columns]
-    wanted = Counter(values.row_digest(kinds, row) for row in rows)
-    found: list[tuple[str, str]] = []
     namespace = spot.namespace or ""
-    for part in read(plane, namespace, _PAGE, Place()):
-        for record, row in zip(part.records, shape.rows(part.records), strict=True):
-            digest = values.row_digest(kinds, row)
-            if wanted[digest] > 0:
-                wanted[digest] -= 1
-                found.append((namespace, record.id))
-        if not +wanted:
-            break
-    return found
+    pages = (
+        ([(namespace, r.id) for r in part.records], shape.rows(part.records))
+        for part in read(plane, namespace, _PAGE, Place())
+    )
+    return ids_of(shape.table, rows, pages)
 
 
 def after_last(plane: Plane, spot: Spot) -> int:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from migrate.backends.apart import ApartSource
 from migrate.backends.base import Options
 from migrate.backends.pinecone import foreign
 from migrate.backends.pinecone.choosing import indexes_of
@@ -18,7 +19,6 @@ from migrate.backends.pinecone.plane import Plane, Stats
 from migrate.backends.pinecone.reading import SMALL, STREAMS, Place, Read, in_order, read
 from migrate.backends.pinecone.shape import Shape, beside
 from migrate.backends.pinecone.wire import Record
-from migrate.backends.sidecar import Reading, exists, open_reading
 from migrate.batch import Batch, Cursor, Row
 from migrate.config import PineconeSettings
 from migrate.errors import ConfigError
@@ -27,38 +27,26 @@ from migrate.schema import NotCarried, Table
 _KEYS_AT_ONCE = 1000
 
 
-class PineconeSource:
+class PineconeSource(ApartSource):
     """Namespaces and a sidecar as a `Source` (see `migrate.backends.base`).
 
     Pinecone has no snapshot to read from: records that are written meanwhile may be seen or not.
     """
 
     def __init__(self, settings: PineconeSettings) -> None:
+        super().__init__(settings)
         self._settings = settings
-        self.snapshot = 0
         self._indexes = indexes_of(settings)
-        self._side: Reading | None = None
         self._spots: dict[str, Spot] = {}
         self._shapes: dict[str, Shape] = {}
-        self._tables: list[Table] | None = None
-        self._left: list[NotCarried] = []
         self._stats: dict[str, Stats] = {}
         self._marks: dict[str, dict[str, Mark]] = {}
-        where = sidecar_of(settings)
-        if exists(where):
-            self._side = open_reading(where, lambda full, wanted: fit(full, Options()).standing_in(wanted))
-        elif settings.sidecar is not None:
-            raise ConfigError(f"there is no sidecar {where}", hint="check sidecar=")
-
-    def describe(self) -> str:
-        """See `Store.describe`."""
-        return str(self._settings)
+        self._open(sidecar_of(settings), lambda full, wanted: fit(full, Options()).standing_in(wanted))
 
     def close(self) -> None:
         """See `Store.close`."""
         self._indexes.close()
-        if self._side is not None:
-            self._side.close()
+        super().close()
 
     def usage(self) -> dict[str, int]:
         """See `Metered.usage`."""
@@ -66,11 +54,8 @@ class PineconeSource:
 
     # --- tables ---------------------------------------------------------------
 
-    def tables(self) -> list[Table]:
-        """See `Source.tables`: what memlift made as its source had it, all other namespaces as one table."""
-        if self._tables is None:
-            self._tables = self._read_tables()
-        return self._tables
+    def _is_apart(self, table: Table) -> bool:
+        return table.name in self._spots
 
     def _told(self, index: str) -> Stats:
         if index not in self._stats:
@@ -88,6 +73,7 @@ class PineconeSource:
         return self._marks[index]
 
     def _read_tables(self) -> list[Table]:
+        """Return what memlift made as its source had it, and all other namespaces as one table."""
         found: list[Table] = []
         if self._side is not None:
             for name, place in self._side.places.items():
@@ -163,22 +149,9 @@ class PineconeSource:
         """Return what the index of a table holds, as far as it tells."""
         return self._told(self._spots[table.name].index).form
 
-    def aside(self, table: Table) -> frozenset[str]:
-        """Return the columns of a table some of whose cells are in the sidecar instead of the metadata."""
-        return self._side.aside(table.name) if self._side is not None else frozenset()
-
     def rows_of(self, table: Table, records: list[Record]) -> list[Row]:
         """Return the rows of some records, the wanted columns, exact cells put back."""
         return self._rows(table, records)
-
-    def not_carried(self) -> list[NotCarried]:
-        """See `Source.not_carried`."""
-        self.tables()
-        return list(self._left)
-
-    def problems(self) -> list[str]:
-        """See `Source.problems`."""
-        return self._side.source.problems() if self._side is not None else []
 
     # --- rows -----------------------------------------------------------------
 
@@ -198,12 +171,9 @@ class PineconeSource:
             found = [n for n in found if n == self._settings.namespace]
         return found
 
-    def count(self, table: Table) -> int:
-        """See `Source.count`; as far as Pinecone's statistics know it by now."""
-        self.tables()
-        spot = self._spots.get(table.name)
-        if spot is None:
-            return self._beside().source.count(table)
+    def _count(self, table: Table) -> int:
+        """Count rows as far as Pinecone's statistics know them by now."""
+        spot = self._spots[table.name]
         self._stats.pop(spot.index, None)
         counts = self._told(spot.index).counts
         return sum(counts.get(n, 0) for n in self._namespaces(spot)) + self._count_beside(table.name)
@@ -216,21 +186,10 @@ class PineconeSource:
     def _beside_table(self, name: str) -> Table:
         return {t.name: t for t in self._beside().source.tables()}[name]
 
-    def _beside(self) -> Reading:
-        if self._side is None:
-            raise ConfigError("this table is in a sidecar that is not here", hint="name it with sidecar=...")
-        return self._side
-
-    def batches(self, table: Table, *, size: int, after: Cursor = None) -> Iterator[Batch]:
-        """See `Source.batches`. Records come by namespace and ascending id, then the rows kept beside."""
-        self.tables()
-        spot = self._spots.get(table.name)
-        if spot is None:
-            yield from self._beside().source.batches(table, size=size, after=after)
-            return
-        at: dict[str, Any] = after or {}
+    def _batches(self, table: Table, size: int, at: dict[str, Any]) -> Iterator[Batch]:
+        """Yield records by namespace and ascending id, then the rows kept beside."""
         if "beside" not in at:
-            yield from self._records(spot, table, size, at)
+            yield from self._records(self._spots[table.name], table, size, at)
         yield from self._rows_beside(table, size, at.get("beside"))
 
     def _records(self, spot: Spot, table: Table, size: int, at: dict[str, Any]) -> Iterator[Batch]:
@@ -255,11 +214,7 @@ class PineconeSource:
 
     def _rows(self, table: Table, records: list[Record]) -> list[Row]:
         shape = self._shapes[table.name]
-        return self._restored(shape.rows(records, table), table)
-
-    def _restored(self, rows: list[Row], table: Table) -> list[Row]:
-        full = self._shapes[table.name].table
-        return rows if self._side is None else self._side.restored(full, rows, table)
+        return self.restored(shape.table, shape.rows(records, table), table)
 
     def _rows_beside(self, table: Table, size: int, after: Cursor) -> Iterator[Batch]:
         if self._side is None or table.name not in self._side.places:
@@ -270,7 +225,7 @@ class PineconeSource:
         for batch in self._side.source.batches(beside(full), size=size, after=after):
             rows = batch.rows if whole else [tuple(row[i] for i in pick) for row in batch.rows]
             # Once more, by our rules: beside a vector of zeros, its JSON text is kept.
-            yield Batch(table, self._restored(rows, table), {"beside": batch.cursor})
+            yield Batch(table, self.restored(full, rows, table), {"beside": batch.cursor})
 
     # --- a sample -------------------------------------------------------------
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from migrate import values
+from migrate.backends.apart import ApartTarget, Exact, Rows
 from migrate.backends.base import Fit, Options, Phase, Position, Standing, Step
-from migrate.backends.numbering import Numbers
 from migrate.backends.pinecone.choosing import indexes_of, sender_of
 from migrate.backends.pinecone.fit import fit as records_fit
 from migrate.backends.pinecone.indexes import Mark, sidecar_of
@@ -21,13 +21,13 @@ from migrate.backends.pinecone.shape import Shape, beside, is_records, left_out
 from migrate.backends.sidecar import Place, Sidecar
 from migrate.batch import Batch, ExactCell, Row
 from migrate.config import PineconeSettings
-from migrate.errors import LeaseLostError, SchemaError
+from migrate.errors import SchemaError
 from migrate.failpoints import hit
 from migrate.plan import table_same_as
 from migrate.schema import Table
 
 
-class PineconeTarget:
+class PineconeTarget(ApartTarget):
     """Namespaces and a sidecar as a `Target` (see `migrate.backends.base`).
 
     The sidecar has every planned table: of a table with vectors the rows that are no records.
@@ -37,31 +37,13 @@ class PineconeTarget:
     """
 
     def __init__(self, settings: PineconeSettings, options: Options) -> None:
+        side = Sidecar(sidecar_of(settings), options)
+        super().__init__(settings, side, side.rows)
         self._settings, self._options = settings, options
         self._indexes = indexes_of(settings)
-        self._side = Sidecar(sidecar_of(settings), options)
         self._places = Places(self._indexes, settings)
-        self._run_id = ""
         self._shapes: dict[str, Shape] = {}
-        self._numbers = Numbers(self._count_beside)
         self._sender = sender_of(settings, self._indexes, self._mark)
-        self._sent = False
-        self._lost: LeaseLostError | None = None
-        self._notes: list[str] = []
-        self._say: Callable[[str], None] = lambda _: None
-
-    @property
-    def say(self) -> Callable[[str], None]:
-        """Return who is told of anything a person waits for."""
-        return self._say
-
-    @say.setter
-    def say(self, tell: Callable[[str], None]) -> None:
-        self._say = self._side.target.say = tell
-
-    def describe(self) -> str:
-        """See `Store.describe`."""
-        return str(self._settings)
 
     def usage(self) -> dict[str, int]:
         """See `Metered.usage`."""
@@ -71,7 +53,7 @@ class PineconeTarget:
         """See `Store.close`."""
         self._sender.close()
         self._indexes.close()
-        self._side.target.close()
+        super().close()
 
     def fit(self, table: Table) -> Fit:
         """See `Judge.fit`."""
@@ -82,6 +64,9 @@ class PineconeTarget:
         return replace(found, problems=self._side.fit(beside(table)).problems)
 
     # --- tables ---------------------------------------------------------------
+
+    def _is_apart(self, table: Table) -> bool:
+        return is_records(table)
 
     def _shape(self, table: Table) -> Shape:
         shape = self._shapes.get(table.name)
@@ -121,18 +106,17 @@ class PineconeTarget:
         """See `Target.claim`."""
         orphans = self._side.claim(plan, run, restart=restart)
         self._run_id = run
-        for place in orphans:
-            self._places.drop(place, self._side.identity)
-            hit("claim.dropped")
-            self._side.forget(place.table.name)
+        self._clear(orphans)
+
+    def _drop(self, places: Iterable[Place], identity: str | None, *, whole: bool) -> None:
+        for place in places:
+            self._places.drop(place, identity or "")
+        if whole:
+            self._places.drop_indexes(identity or "")
 
     def prepare(self, tables: Sequence[Table]) -> None:
         """See `Target.prepare`. A namespace is remembered before it is made, so that none is ever lost."""
-        sides = self._beside_all(tables)
-        self._side.target.prepare(sides)
-        for table, side in zip(tables, sides, strict=True):
-            if not is_records(table) and table != side:
-                self._side.redefine(table)
+        self._prepare_beside(tables)
         known = self._side.places()
         for table in tables:
             if is_records(table):
@@ -177,10 +161,6 @@ class PineconeTarget:
             mark = Mark(namespace, table, self._side.describe(), self._side.identity, self._run_id)
             self._places.mark(spot.index, index.form, mark, again=again)
 
-    def positions(self) -> dict[str, Position]:
-        """See `Target.positions`."""
-        return self._side.target.positions()
-
     def owned(self) -> frozenset[str]:
         """See `Target.owned`."""
         places = self._side.places()
@@ -189,20 +169,8 @@ class PineconeTarget:
 
     # --- rows -----------------------------------------------------------------
 
-    def append(self, batch: Batch, exact: Sequence[ExactCell]) -> None:
-        """See `Target.append`."""
+    def _append(self, batch: Batch, exact: Sequence[ExactCell]) -> None:
         table = batch.table
-        if not is_records(table):
-            self._side.target.append(batch, exact)
-            return
-        if not self._sent and not self._lost:
-            self._sent = True
-            try:
-                self._side.check_lease()
-            except LeaseLostError as exc:
-                self._lost = exc  # told by commit; till then nothing more is sent
-        if self._lost is not None:
-            return
         shape, spot = self._shape(table), self._spot_of(table)
         rows, others = self._split(shape, batch.rows)
         first = 0 if table.key else self._numbers.next(table.name, len(rows), self.positions)
@@ -240,43 +208,12 @@ class PineconeTarget:
         self._sent = False
         self._numbers.committed()
 
-    def _count_beside(self, name: str) -> int:
-        return self._side.rows(name)
-
-    def rollback(self) -> None:
-        """See `Target.rollback`."""
-        self._sent, self._lost = False, None
-        self._numbers.rolled_back()
+    def _abandon(self) -> None:
         self._sender.abandon()
-        self._side.target.rollback()
 
-    def reconnect(self) -> None:
-        """See `Target.reconnect`."""
-        self._sent = False
-        self._numbers.rolled_back()
-        self._side.target.reconnect()
-
-    def loosen(self) -> None:
-        """See `Target.loosen`."""
-        self._side.target.loosen()
-
-    def amend(
-        self,
-        table: Table,
-        rows: Sequence[Row],
-        exact: Sequence[ExactCell],
-        *,
-        replace: bool,
-        removed: Sequence[Row] = (),
-        removed_rows: Sequence[Row] = (),
+    def _amend(
+        self, table: Table, rows: Rows, exact: Exact, replace: bool, removed: Rows, gone: Rows
     ) -> None:
-        """See `Target.amend`. Records first, then the sidecar: an amend that was broken off is repeated."""
-        if not is_records(table):
-            self._side.target.amend(
-                table, rows, exact, replace=replace, removed=removed, removed_rows=removed_rows
-            )
-            return
-        self._side.check_lease()
         shape, spot = self._shape(table), self._spot_of(table)
         taken, others = self._split(shape, rows)
         if not replace and table.key:
@@ -284,10 +221,9 @@ class PineconeTarget:
         moved = [self._key(shape, row) for row in others] if table.key and replace else []
         moved += [key for c in exact if c.column is None and (key := _key_of(c)) is not None]
         self._delete(shape, spot, [*removed, *moved])
-        gone, left = self._removed_records(shape, removed_rows)
-        if gone:
-            found = find(self._plane(spot), spot, shape, gone)
-            self._sender.delete(spot, found)
+        lost, left = self._removed_records(shape, gone)
+        if lost:
+            self._sender.delete(spot, find(self._plane(spot), spot, shape, lost))
         first = 0 if table.key or not taken else after_last(self._plane(spot), spot)
         records = shape.records(taken, first)
         if table.key:
@@ -306,7 +242,6 @@ class PineconeTarget:
             removed=[*removed, *keys],
             removed_rows=left,
         )
-        hit("amend.inside")
 
     def _not_whole(self, table: Table, rows: Sequence[Row]) -> list[Row]:
         """Forget those of some rows that are kept whole, and return the others."""
@@ -378,7 +313,7 @@ class PineconeTarget:
         position = self.positions().get(table.name)
         if position is None or not position.done or table.name not in self.owned():
             return None
-        return max(position.rows - self._count_beside(table.name), 0)
+        return max(position.rows - self._side.rows(table.name), 0)
 
     def finish(self) -> list[str]:
         """See `Target.finish`."""
@@ -389,35 +324,6 @@ class PineconeTarget:
             if host not in ("127.0.0.1", "localhost"):
                 notes.append("the API key and all rows travelled unencrypted (http://)")
         return [*dict.fromkeys(notes), *self._side.target.finish()]
-
-    def quarantine(self) -> str | None:
-        """See `Target.quarantine`."""
-        return self._side.target.quarantine()
-
-    def release(self) -> None:
-        """See `Target.release`."""
-        self._side.target.release()
-        self._run_id = ""
-
-    def undo(self) -> list[str]:
-        """See `Target.undo`."""
-        looked = self._side.look([], list)
-        places, identity = looked.places, looked.identity
-        if looked.standing.plan is None:
-            return []
-        dropped = []
-        for name, place in places.items():
-            if place.run:
-                self._places.drop(place, identity or "")
-                dropped.append(name)
-        self._places.drop_indexes(identity or "")
-        self._side.undo()
-        adopted = {name for name, place in places.items() if not place.run}
-        dropped += [name for name in self._side.target.undo() if name not in adopted]
-        self.close()
-        if self._settings.sidecar is None:
-            self._side.remove_if_empty()
-        return sorted(set(dropped))
 
 
 def _key_of(cell: ExactCell) -> Row | None:

@@ -1,44 +1,33 @@
-"""Points of tables without a key: numbered in the order of their rows."""
+"""Points of tables without a key: found by what is in them, numbered on after the last."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from migrate import values
-from migrate.backends.numbering import Numbers
-from migrate.backends.qdrant.engine import Engine, PointId
+from migrate.backends.numbering import ids_of
+from migrate.backends.qdrant.engine import Engine, Point, PointId
 from migrate.backends.qdrant.shape import Shape
+from migrate.batch import Row
 
 _PAGE = 500
 
 
-class Keyless(Numbers):
-    """Numbers for points, and the points of rows."""
+def find(engine: Engine, name: str, shape: Shape, rows: Sequence[Row]) -> list[PointId]:
+    """Return the points of rows, one for each; reads the collection."""
+    pages = (([p.id for p in points], shape.rows(points)) for points in _pages(engine, name, _PAGE))
+    return ids_of(shape.table, rows, pages)
 
-    def find(self, engine: Engine, name: str, shape: Shape, rows: Sequence[bytes]) -> list[PointId]:
-        """Return the points of rows (`values.exact_row`), one for each; reads the collection."""
-        kinds = [c.kind for c in shape.table.columns]
-        wanted = Counter(values.row_digest(kinds, values.from_exact_row(row)) for row in rows)
-        found: list[PointId] = []
-        offset: PointId | None = None
-        while wanted:
-            points, offset = engine.scroll(name, _PAGE, offset)
-            for point, row in zip(points, shape.rows(points), strict=True):
-                digest = values.row_digest(kinds, row)
-                if wanted[digest] > 0:
-                    wanted[digest] -= 1
-                    found.append(point.id)
-            wanted += Counter()  # forgets those at zero
-            if offset is None:
-                break
-        return found
 
-    def after_last(self, engine: Engine, name: str) -> int:
-        """Return the first number beyond all points; reads their ids."""
-        last, offset = -1, None
-        while True:
-            points, offset = engine.scroll(name, 10 * _PAGE, offset, payload=False, vectors=False)
-            last = max((p.id for p in points if isinstance(p.id, int)), default=last)
-            if offset is None:
-                return last + 1
+def after_last(engine: Engine, name: str) -> int:
+    """Return the first number beyond all points; reads their ids."""
+    numbers = (p.id for points in _pages(engine, name, 10 * _PAGE, bare=True) for p in points)
+    return max((n for n in numbers if isinstance(n, int)), default=-1) + 1
+
+
+def _pages(engine: Engine, name: str, size: int, *, bare: bool = False) -> Iterator[list[Point]]:
+    offset: PointId | None = None
+    while True:
+        points, offset = engine.scroll(name, size, offset, payload=not bare, vectors=not bare)
+        yield points
+        if offset is None:
+            return

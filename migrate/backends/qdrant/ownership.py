@@ -7,7 +7,7 @@ collections' metadata and `books` tell them apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from migrate.backends.base import Position, Standing
@@ -151,9 +151,7 @@ class Ownership:
         if self._books is not None:
             self._books.stop()
 
-    def undo(self, places: Sequence[str], identity: str | None) -> None:
-        """Drop collections that are ours, and what the server was told of us."""
-        for name in places:
-            self.drop(name, identity)
+    def forget(self, identity: str | None) -> None:
+        """Take back what the server was told of us."""
         if self._books is not None and identity is not None:
             self._books.forget(identity)

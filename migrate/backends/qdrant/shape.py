@@ -133,6 +133,13 @@ class Shape:
         found: ShardKey | None = None if cell is None else orjson.loads(cell)
         return found
 
+    def by_shard(self, keys: Sequence[Row]) -> dict[ShardKey | None, list[Row]]:
+        """Return keys by their shard keys; all under None where the collection has none."""
+        found: dict[ShardKey | None, list[Row]] = {}
+        for key in keys:
+            found.setdefault(self.key_shard(key), []).append(key)
+        return found
+
     def row_id(self, row: Row) -> PointId:
         """Return the id of a row's point, for a table that has a key."""
         return self.key_id([row[i] for i in self._key])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from migrate.backends.apart import ApartSource
 from migrate.backends.qdrant import foreign, pages
 from migrate.backends.qdrant.books import BOOKS, ServerBooks
 from migrate.backends.qdrant.engine import Engine, Info
@@ -12,15 +13,15 @@ from migrate.backends.qdrant.fit import standing
 from migrate.backends.qdrant.ownership import maker
 from migrate.backends.qdrant.settings import limits_of, open_engine, sidecar_of
 from migrate.backends.qdrant.shape import Shape
-from migrate.backends.sidecar import Place, Reading, exists, open_reading
-from migrate.batch import Batch, Cursor
+from migrate.backends.sidecar import Place
+from migrate.batch import Batch
 from migrate.config import QdrantSettings
 from migrate.errors import ConfigError
 from migrate.fit import size_of
 from migrate.schema import NotCarried, Table
 
 
-class QdrantSource:
+class QdrantSource(ApartSource):
     """Collections and a sidecar as a `Source` (see `migrate.backends.base`).
 
     Qdrant has no snapshot to read from: points that are written meanwhile may
@@ -28,48 +29,28 @@ class QdrantSource:
     """
 
     def __init__(self, settings: QdrantSettings) -> None:
+        super().__init__(settings)
         self._settings = settings
-        self.snapshot = 0
         self._engine: Engine = open_engine(settings, writing=False)
-        self._side: Reading | None = None
         self._collections: dict[str, str] = {}
         self._shapes: dict[str, Shape] = {}
-        self._tables: list[Table] | None = None
-        self._left: list[NotCarried] = []
-        self._notes: list[str] = []
         try:
-            self._open_side()
+            self._open(sidecar_of(settings), self._standing)
+            if self._side is None and settings.path is not None and not settings.path.exists():
+                raise ConfigError(f"there is no Qdrant store in {settings.path}", hint="check the path")
         except BaseException:
             self._engine.close()
             raise
 
-    def _open_side(self) -> None:
-        settings = self._settings
-        where = sidecar_of(settings)
-        if exists(where):
-            self._side = open_reading(where, self._standing)
-        elif settings.sidecar is not None:
-            raise ConfigError(f"there is no sidecar {where}", hint="check sidecar=")
-        elif settings.path is not None and not settings.path.exists():
-            raise ConfigError(f"there is no Qdrant store in {settings.path}", hint="check the path")
-
-    def describe(self) -> str:
-        """See `Store.describe`."""
-        return str(self._settings)
-
     def close(self) -> None:
         """See `Store.close`."""
         self._engine.close()
-        if self._side is not None:
-            self._side.close()
+        super().close()
 
     # --- tables ---------------------------------------------------------------
 
-    def tables(self) -> list[Table]:
-        """See `Source.tables`: what memlift made as its source had it, other collections as they are."""
-        if self._tables is None:
-            self._tables = self._read_tables()
-        return self._tables
+    def _is_apart(self, table: Table) -> bool:
+        return table.name in self._collections
 
     def _read_tables(self) -> list[Table]:
         places = {p.place: p for p in self._side.places.values()} if self._side is not None else {}
@@ -136,58 +117,23 @@ class QdrantSource:
         """Return what the collections are in."""
         return self._engine
 
-    @property
-    def beside(self) -> Reading | None:
-        """Return the sidecar, None where there is none."""
-        return self._side
-
-    def aside(self, table: Table) -> frozenset[str]:
-        """Return the columns of a table some of whose cells are in the sidecar instead of the payload."""
-        return self._side.aside(table.name) if self._side is not None else frozenset()
-
     def kept(self, table: Table) -> tuple[str, Shape] | None:
         """Return a table's collection and how its rows are kept there, None for a table of the sidecar."""
         self.tables()
         collection = self._collections.get(table.name)
         return None if collection is None else (collection, self._shapes[table.name])
 
-    def not_carried(self) -> list[NotCarried]:
-        """See `Source.not_carried`."""
-        self.tables()
-        return list(self._left)
-
-    def problems(self) -> list[str]:
-        """See `Source.problems`."""
-        found = list(self._notes)
-        return found + (self._side.source.problems() if self._side is not None else [])
-
     # --- rows -----------------------------------------------------------------
 
-    def count(self, table: Table) -> int:
-        """See `Source.count`."""
-        self.tables()
-        collection = self._collections.get(table.name)
-        if collection is None:
-            return self._beside().source.count(table)
+    def _count(self, table: Table) -> int:
         aside = self._side.whole_count(table.name) if self._side is not None else 0
-        return self._engine.count(collection) + aside
+        return self._engine.count(self._collections[table.name]) + aside
 
-    def _beside(self) -> Reading:
-        if self._side is None:
-            raise ConfigError("this table is in a sidecar that is not here", hint="name it with sidecar=...")
-        return self._side
-
-    def batches(self, table: Table, *, size: int, after: Cursor = None) -> Iterator[Batch]:
-        """See `Source.batches`. Points come first, by `pages`, then the rows kept aside whole."""
-        self.tables()
-        collection = self._collections.get(table.name)
-        if collection is None:
-            yield from self._beside().source.batches(table, size=size, after=after)
-            return
+    def _batches(self, table: Table, size: int, at: dict[str, Any]) -> Iterator[Batch]:
+        """Yield points, by `pages`, then the rows kept aside whole."""
         shape = self._shapes[table.name]
-        at: Any = after or {}
         if "aside" not in at:
-            yield from self._points(collection, shape, table, size, at.get("left"))
+            yield from self._points(self._collections[table.name], shape, table, size, at.get("left"))
         if self._side is not None:
             yield from self._side.whole_rows(
                 shape.table, table, size, at.get("aside", 0), lambda n: {"aside": n}
@@ -210,6 +156,5 @@ class QdrantSource:
         for points, after in found:
             rows = shape.rows(points, table)
             found.seen(len(rows), size_of(list(zip(*rows, strict=True))))
-            if self._side is not None:
-                rows = self._side.restored(shape.table, rows, table)
+            rows = self.restored(shape.table, rows, table)
             yield Batch(table, rows, {"left": after} if after else {"aside": 0})

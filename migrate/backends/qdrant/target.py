@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from migrate import values
+from migrate.backends.apart import ApartTarget, Exact, Rows
 from migrate.backends.base import Fit, Options, Position, Standing, Step
 from migrate.backends.qdrant import build
 from migrate.backends.qdrant.books import ServerBooks
-from migrate.backends.qdrant.engine import Engine, ShardKey
+from migrate.backends.qdrant.engine import Engine
 from migrate.backends.qdrant.fit import fit as collection_fit
 from migrate.backends.qdrant.hybrid import Bm25
-from migrate.backends.qdrant.keyless import Keyless
+from migrate.backends.qdrant.keyless import after_last, find
 from migrate.backends.qdrant.names import METADATA, collection_name
 from migrate.backends.qdrant.ownership import Ownership
 from migrate.backends.qdrant.settings import limits_of, open_engine, sidecar_of
@@ -21,7 +22,7 @@ from migrate.backends.qdrant.shape import DIALECT, Shape, is_collection
 from migrate.backends.sidecar import Place, Sidecar
 from migrate.batch import Batch, ExactCell, Row
 from migrate.config import QdrantSettings
-from migrate.errors import LeaseLostError, SchemaError
+from migrate.errors import SchemaError
 from migrate.failpoints import hit
 from migrate.fit import size_of
 from migrate.plan import table_same_as
@@ -31,7 +32,7 @@ PACKED_BYTES = 16 * 2**20  # 1,000 rows of 1,536 dimensions and some text are 8 
 GRAPH = "graph"  # tables of this role are also in the sidecar, without vectors, so that SQL can walk them
 
 
-class QdrantTarget:
+class QdrantTarget(ApartTarget):
     """Collections and a sidecar as a `Target` (see `migrate.backends.base`).
 
     The order of a commit: points acknowledged and flushed, then position and
@@ -40,30 +41,16 @@ class QdrantTarget:
     """
 
     def __init__(self, settings: QdrantSettings, options: Options) -> None:
+        side = Sidecar(sidecar_of(settings), options)
+        super().__init__(settings, side, side.whole_rows)
         self._settings, self._options = settings, options
         self._engine: Engine | None = None
-        self._side = Sidecar(sidecar_of(settings), options)
-        self._run_id = ""
         self._shapes: dict[str, Shape] = {}
         self._kept: dict[str, tuple[str, str]] = {}  # of tables: the collection, and the run that made it
         self._here: set[str] = set()  # planned tables whose rows SQL finds in the sidecar
         self._bm25 = Bm25(settings.bm25) if settings.bm25 else None
-        self._keyless = Keyless(self._count_aside)
         self._pending: list[ExactCell] = []
-        self._sent = False
-        self._lost: LeaseLostError | None = None
-        self._notes: list[str] = []
         self._ours: Ownership | None = None
-        self._say: Callable[[str], None] = lambda _: None
-
-    @property
-    def say(self) -> Callable[[str], None]:
-        """Return who is told of anything a person waits for."""
-        return self._say
-
-    @say.setter
-    def say(self, tell: Callable[[str], None]) -> None:
-        self._say = self._side.target.say = tell
 
     @property
     def engine(self) -> Engine:
@@ -80,10 +67,6 @@ class QdrantTarget:
             self._ours = Ownership(self.engine, self._side, books)
         return self._ours
 
-    def describe(self) -> str:
-        """See `Store.describe`."""
-        return str(self._settings)
-
     def close(self) -> None:
         """See `Store.close`."""
         ours, self._ours = self._ours, None
@@ -92,7 +75,7 @@ class QdrantTarget:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.close()
-        self._side.target.close()
+        super().close()
 
     def fit(self, table: Table) -> Fit:
         """See `Judge.fit`."""
@@ -102,6 +85,9 @@ class QdrantTarget:
         return self._side.fit(table)
 
     # --- tables ---------------------------------------------------------------
+
+    def _is_apart(self, table: Table) -> bool:
+        return is_collection(table)
 
     def _collection(self, table: Table) -> str:
         return collection_name(self._settings.prefix, table.name)
@@ -194,19 +180,17 @@ class QdrantTarget:
         orphans = self._side.claim(plan, run, restart=restart)
         self._run_id = run
         self.ours.begin(run, plan, restart=restart)
-        for place in orphans:
-            self.ours.drop(place.place, self._side.identity)
-            hit("claim.dropped")
-            self._side.forget(place.table.name)
+        self._clear(orphans)
+
+    def _drop(self, places: Iterable[Place], identity: str | None, *, whole: bool) -> None:
+        for place in places:
+            self.ours.drop(place.place, identity)
+        if whole:
+            self.ours.forget(identity)
 
     def prepare(self, tables: Sequence[Table]) -> None:
         """See `Target.prepare`. A collection is remembered before it is made, so that none is ever lost."""
-        beside = self._beside_all(tables)
-        self._side.target.prepare(beside)
-        full = {t.name: t for t in tables}
-        for table in beside:
-            if not is_collection(full[table.name]) and table != full[table.name]:
-                self._side.redefine(full[table.name])
+        self._prepare_beside(tables)
         places = self._side.places()
         for table in tables:
             if is_collection(table):
@@ -244,10 +228,6 @@ class QdrantTarget:
         run = place.run if place is not None else self._run_id if info is None else ""
         self.ours.keep(table, name, run, self.positions().get(table.name))
 
-    def positions(self) -> dict[str, Position]:
-        """See `Target.positions`."""
-        return self._side.target.positions()
-
     def owned(self) -> frozenset[str]:
         """See `Target.owned`."""
         mine = {n for n, p in self._side.places().items() if p.run == self._run_id}
@@ -269,19 +249,9 @@ class QdrantTarget:
             self._bm25.add(table, rows, points)
         return self.engine.pack(self._collection(table), points, insert_only=insert_only)
 
-    def append(self, batch: Batch, exact: Sequence[ExactCell]) -> None:
-        """See `Target.append`."""
+    def _append(self, batch: Batch, exact: Sequence[ExactCell]) -> None:
         table = batch.table
-        if not is_collection(table):
-            self._side.target.append(batch, exact)
-            return
-        if not self._sent and not self._lost:
-            self._sent = True
-            try:
-                self._check_lease()
-            except LeaseLostError as exc:
-                self._lost = exc  # told by commit; till then nothing more is sent
-        if batch.rows and self._lost is None:
+        if batch.rows:
             name = self._collection(table)
             if batch.packed is not None:
                 self.engine.send(name, batch.packed)
@@ -291,14 +261,14 @@ class QdrantTarget:
         self._pending += exact
 
     def _send_rows(self, table: Table, name: str, rows: Sequence[Row]) -> None:
-        first = 0 if table.key else self._keyless.next(table.name, len(rows), self.positions)
+        first = 0 if table.key else self._numbers.next(table.name, len(rows), self.positions)
         for part in _parts(rows):
             self.engine.send(name, self._packed(table, part, first))
             first += 0 if table.key else len(part)
 
     def _check_lease(self) -> None:
         """Raise LeaseLostError where another run, here or on another machine, has taken the target over."""
-        self._side.check_lease()
+        super()._check_lease()
         self.ours.check()
 
     def _append_mirror(self, table: Table, batch: Batch) -> None:
@@ -318,7 +288,7 @@ class QdrantTarget:
     def commit(self, position: Position) -> None:
         """See `Target.commit`."""
         name = position.table
-        if name not in self._shapes or not self._is_elsewhere(name):
+        if name not in self._shapes or not is_collection(self._shapes[name].table):
             self._side.target.commit(position)
             return
         if self._lost is not None:
@@ -327,15 +297,15 @@ class QdrantTarget:
             self.engine.settle()
             self.ours.check()
         hit("commit.settled")
-        if self._mirror(self._shapes[name].table) is not None:
-            self._side.target.append(Batch(self._mirror_of(name), [], None), self._pending)
+        if (mirror := self._mirror(self._shapes[name].table)) is not None:
+            self._side.target.append(Batch(mirror, [], None), self._pending)
             self._side.target.commit(position)
         else:
             self._side.save(self._run_id, position, self._pending)
         hit("commit.inside")
         self.ours.keep(self._shapes[name].table, *self._placed(name), position)
         self._pending, self._sent = [], False
-        self._keyless.committed()
+        self._numbers.committed()
 
     def _placed(self, name: str) -> tuple[str, str]:
         """Return a table's collection, and the run that made it."""
@@ -344,52 +314,20 @@ class QdrantTarget:
             self._kept[name] = place.place, place.run
         return self._kept[name]
 
-    def _is_elsewhere(self, name: str) -> bool:
-        return is_collection(self._shapes[name].table)
-
-    def _mirror_of(self, name: str) -> Table:
-        mirror = self._mirror(self._shapes[name].table)
-        return mirror if mirror is not None else self._shapes[name].table
-
-    def _count_aside(self, name: str) -> int:
-        return self._side.whole_rows(name)
-
-    def rollback(self) -> None:
-        """See `Target.rollback`."""
-        self._pending, self._sent, self._lost = [], False, None
-        self._keyless.rolled_back()
+    def _abandon(self) -> None:
+        self._pending = []
         if self._engine is not None:
             self._engine.abandon()
-        self._side.target.rollback()
 
     def reconnect(self) -> None:
         """See `Target.reconnect`."""
-        self._pending, self._sent = [], False
-        self._keyless.rolled_back()
+        self._pending = []
         self.engine.reconnect()
-        self._side.target.reconnect()
+        super().reconnect()
 
-    def loosen(self) -> None:
-        """See `Target.loosen`."""
-        self._side.target.loosen()
-
-    def amend(
-        self,
-        table: Table,
-        rows: Sequence[Row],
-        exact: Sequence[ExactCell],
-        *,
-        replace: bool,
-        removed: Sequence[Row] = (),
-        removed_rows: Sequence[Row] = (),
+    def _amend(
+        self, table: Table, rows: Rows, exact: Exact, replace: bool, removed: Rows, gone: Rows
     ) -> None:
-        """See `Target.amend`. Points first, then exact cells: an amend that was broken off is repeated."""
-        if not is_collection(table):
-            self._side.target.amend(
-                table, rows, exact, replace=replace, removed=removed, removed_rows=removed_rows
-            )
-            return
-        self._check_lease()
         shape, name, kinds = self._shape(table), self._collection(table), [c.kind for c in table.columns]
         mirror = self._mirror(table)
         if mirror is not None:
@@ -406,19 +344,18 @@ class QdrantTarget:
         keys += [values.row_key(table, row) for row in rows] if table.key else []
         keys += [c.key for c in exact if c.key is not None]
         left = self._side.amend(
-            table, dict.fromkeys(keys), [values.exact_row(kinds, row) for row in removed_rows], exact
+            table, dict.fromkeys(keys), [values.exact_row(kinds, row) for row in gone], exact
         )
         if left:
-            gone = self._keyless.find(self.engine, name, shape, left)
-            self.engine.delete(name, gone)
+            found = find(self.engine, name, shape, [values.from_exact_row(row) for row in left])
+            self.engine.delete(name, found)
         if rows and not table.key:
-            first = self._keyless.after_last(self.engine, name)
+            first = after_last(self.engine, name)
             self.engine.send(name, self._packed(table, rows, first))
             self.engine.settle()
-        hit("amend.inside")
 
     def _delete(self, name: str, shape: Shape, keys: Sequence[Row]) -> None:
-        for shard, mine in _by_shard(shape, keys).items():
+        for shard, mine in shape.by_shard(keys).items():
             self.engine.delete(name, [shape.key_id(key) for key in mine], shard)
 
     def _absent(self, name: str, shape: Shape, rows: Sequence[Row]) -> list[Row]:
@@ -426,7 +363,7 @@ class QdrantTarget:
         at = shape.table.key_positions
         keys = {tuple(row[i] for i in at): row for row in rows}
         found: list[Row] = []
-        for shard, mine in _by_shard(shape, list(keys)).items():
+        for shard, mine in shape.by_shard(list(keys)).items():
             ids = {shape.key_id(key): keys[tuple(key)] for key in mine}
             there = self.engine.present(name, list(ids), shard)
             found += [row for point, row in ids.items() if point not in there]
@@ -452,35 +389,20 @@ class QdrantTarget:
         self.ours.end()
         return warnings
 
-    def quarantine(self) -> str | None:
-        """See `Target.quarantine`."""
-        return self._side.target.quarantine()
-
     def release(self) -> None:
         """See `Target.release`."""
         try:
             if self._ours is not None:
                 self._ours.release()
         finally:
-            self._side.target.release()
-            self._run_id = ""
+            super().release()
 
     def undo(self) -> list[str]:
         """See `Target.undo`."""
-        looked = self._side.look([], list)
-        if looked.standing.plan is None:
-            return []
-        made = {name: place.place for name, place in looked.places.items() if place.run}
-        self.ours.undo(list(made.values()), looked.identity)
-        dropped = list(made)
-        self._side.undo()
-        dropped += self._side.target.undo()
-        self.close()
-        if self._settings.sidecar is None:
-            self._side.remove_if_empty()
-        if self._settings.path is not None and not any(self._settings.path.iterdir()):
-            self._settings.path.rmdir()
-        return sorted(set(dropped))
+        dropped, folder = super().undo(), self._settings.path
+        if dropped and folder is not None and not any(folder.iterdir()):
+            folder.rmdir()
+        return dropped
 
 
 def _parts(rows: Sequence[Row]) -> list[Sequence[Row]]:
@@ -490,11 +412,3 @@ def _parts(rows: Sequence[Row]) -> list[Sequence[Row]]:
         return [rows]
     step = max(1, len(rows) * PACKED_BYTES // size)
     return [rows[i : i + step] for i in range(0, len(rows), step)]
-
-
-def _by_shard(shape: Shape, keys: Sequence[Row]) -> dict[ShardKey | None, list[Row]]:
-    """Return keys by their shard keys; all under None where the collection has none."""
-    found: dict[ShardKey | None, list[Row]] = {}
-    for key in keys:
-        found.setdefault(shape.key_shard(key), []).append(key)
-    return found

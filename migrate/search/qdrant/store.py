@@ -321,9 +321,7 @@ class QdrantSearch:
 
     def _rows(self, spot: _Spot, points: Sequence[Point], table: Table) -> list[dict[str, Any]]:
         """Return the source's cells of points; exact ones are put back from the sidecar."""
-        rows = spot.shape.rows(points, table)
-        if self._source.beside is not None:
-            rows = self._source.beside.restored(spot.shape.table, rows, table)
+        rows = self._source.restored(spot.shape.table, spot.shape.rows(points, table), table)
         return [dict(zip(table.column_names, row, strict=True)) for row in rows]
 
     def _key(self, spot: _Spot, point: Point) -> Key:
