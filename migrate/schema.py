@@ -108,6 +108,20 @@ class Index:
 
 
 @dataclass(frozen=True, slots=True)
+class FullText:
+    """How SQLite declares a full-text table that keeps its own text.
+
+    module:    fts3, fts4 or fts5.
+    unindexed: columns that are kept and not searched.
+    options:   (name, value), names in lower case; one may be given more than once.
+    """
+
+    module: str
+    unindexed: tuple[str, ...] = ()
+    options: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """One table (or collection, or namespace) of a store.
 
@@ -116,6 +130,7 @@ class Table:
     role:    what the rows are to an agent: traces, graph, documents, ... or "table".
     sequence: the last number given out by the store for the identity column.
     address: where the store keeps it, when that is not `name` (a schema's table, a namespace).
+    full_text: of a full-text table in SQLite; everywhere else its rows are those of any table.
     """
 
     name: str
@@ -129,6 +144,7 @@ class Table:
     without_rowid: bool = False
     strict: bool = False
     address: str | None = None
+    full_text: FullText | None = None
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -159,7 +175,10 @@ class Table:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for a plan's JSON."""
-        return asdict(self)
+        data = asdict(self)
+        if self.full_text is None:  # so that plans of earlier versions have the same fingerprint
+            del data["full_text"]
+        return data
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Table:
@@ -185,6 +204,9 @@ class Table:
             Index(**{**i, "parts": tuple(IndexPart(**p) for p in i["parts"])})
             for i in data.get("indexes") or ()
         )
+        if text := data.get("full_text"):
+            options = tuple((name, value) for name, value in text["options"])
+            data["full_text"] = FullText(text["module"], tuple(text["unindexed"]), options)
         return cls(**data)
 
 

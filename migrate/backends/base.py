@@ -50,6 +50,7 @@ class Options:
     layout: the framework whose own DDL a store may use.
     workers: how many processes a server may use to build one index; 1 leaves it to the server.
     dry_run: the target is only looked at; nothing at all may change there.
+    full_text: a full-text table of SQLite is one in SQLite again; a sidecar has ordinary tables.
     """
 
     json: str = "jsonb"
@@ -58,6 +59,7 @@ class Options:
     layout: Layout | None = None
     workers: int = 1
     dry_run: bool = False
+    full_text: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ class Sidecar:
     def __init__(self, settings: SidecarSettings, options: Options) -> None:
         self.settings = settings
         # A framework's own DDL is for whole stores; half of one must not look like it.
-        self._options = replace(options, layout=None, index="none")
+        self._options = replace(options, layout=None, index="none", full_text=False)
         self._module = backends.load(settings.type)
         self.target: SqlTarget = self._module.target(settings, self._options)
         self.identity = ""

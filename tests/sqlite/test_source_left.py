@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -58,11 +60,39 @@ def test_full_text_indexes_are_derived_and_their_shadows_as_well(tmp_path: Path)
     source.close()
 
 
-@pytest.mark.parametrize("how", ["fts5(v)", "fts4(v)", "rtree(id, a, b)"])
-def test_virtual_tables_that_keep_their_own_rows_are_no_derived_things(how: str, tmp_path: Path) -> None:
-    path = sqlite_file(tmp_path / "a.db", f"CREATE VIRTUAL TABLE f USING {how}")
+@pytest.mark.parametrize("how", ["rtree(id, a, b)", "fts4(v, compress=a, uncompress=b)"])
+def test_virtual_tables_whose_rows_cannot_be_read_are_no_derived_things(how: str, tmp_path: Path) -> None:
+    path = sqlite_file(
+        tmp_path / "a.db", "CREATE VIRTUAL TABLE f USING " + how.split(", c")[0].rstrip(")") + ")"
+    )
+    with closing(sqlite3.connect(path)) as db:  # such functions would have to be there to make it
+        db.execute("PRAGMA writable_schema = ON")
+        sql = f"CREATE VIRTUAL TABLE f USING {how}"
+        db.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'f'", (sql,))
+        db.commit()
     reason, derived = left(path)["f"]
     assert reason.startswith("ITS ROWS ARE LEFT BEHIND")
+    assert not derived
+
+
+def test_a_virtual_table_of_a_module_that_is_not_here_names_it_and_its_parts(tmp_path: Path) -> None:
+    path = sqlite_file(
+        tmp_path / "a.db",
+        "CREATE TABLE vec_rowids (rowid INTEGER PRIMARY KEY, id); PRAGMA writable_schema = ON;"
+        "INSERT INTO sqlite_schema VALUES ('table', 'vec', 'vec', 0,"
+        " 'CREATE VIRTUAL TABLE vec USING vec0(embedding float[3])')",
+    )
+    reason, derived = left(path)["vec"]
+    assert reason.startswith("ITS ROWS ARE LEFT BEHIND")
+    assert "vec0" in reason
+    assert "vec_rowids" in reason
+    assert not derived
+
+
+def test_a_full_text_index_without_text_of_its_own_is_not_said_to_be_rebuilt(tmp_path: Path) -> None:
+    path = sqlite_file(tmp_path / "a.db", "CREATE VIRTUAL TABLE f USING fts5(v, content='')")
+    reason, derived = left(path)["f"]
+    assert "keeps no text" in reason
     assert not derived
 
 

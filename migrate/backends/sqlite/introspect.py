@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from migrate.backends.sqlbooks import NAMES, is_ours
+from migrate.backends.sqlite import fulltext
 from migrate.backends.sqlite.names import ident, literal, translating
 from migrate.schema import Column, ForeignKey, Index, IndexPart, Kind, NotCarried, Table, affinity
 
@@ -42,21 +43,68 @@ def read_schema(connection: sqlite3.Connection) -> tuple[list[Table], list[NotCa
         elif kind == "view":
             left.append(NotCarried(name, "a view"))
         elif kind == "virtual":
-            shadows = any(n.startswith(f"{name}_") and k == "shadow" for n, k, _, _ in listed)
-            left.append(_virtual(name, sql.get(("table", name)) or "", shadows=shadows))
+            parts = {n: k for n, k, _, _ in listed if n.lower().startswith(f"{name.lower()}_")}
+            table = _virtual(connection, name, sql.get(("table", name)) or "", parts, left)
+            tables += [table] if table is not None else []
         else:
             left.append(NotCarried(name, "part of a virtual table", derived=True))
     left += [NotCarried(name, "a trigger") for (kind, name) in sql if kind == "trigger"]
     return tables, left
 
 
-def _virtual(name: str, text: str, *, shadows: bool) -> NotCarried:
-    """Say what becomes of a virtual table: only a full-text index over another table holds nothing itself."""
-    fts = re.search(r"using\s+fts[345]", text, re.I) is not None
-    if fts and re.search(r"\bcontent\s*=", text, re.I):
-        return NotCarried(name, "a full-text index, rebuilt from its table", derived=True)
-    what = "a full-text table that keeps its own text" if fts else "a virtual table"
-    return NotCarried(name, f"ITS ROWS ARE LEFT BEHIND: {what}" if shadows else what)
+def _virtual(
+    connection: sqlite3.Connection, name: str, text: str, parts: dict[str, str], left: list[NotCarried]
+) -> Table | None:
+    """Return a full-text table that keeps its own text; say what becomes of any other virtual table.
+
+    parts: kind of each table that may be a part of it, by name; "shadow" where SQLite knows that it is one.
+    """
+    declared = fulltext.taken_apart(text)
+    content = declared.option("content")
+    kept = declared.kept()
+    if kept and parts.get(f"{name}_content") == "shadow":
+        info = connection.execute(f"PRAGMA table_xinfo({literal(f'{name}_content')})").fetchall()
+        stored = tuple(row[1] for row in info)
+        if stored == kept or (stored[: len(kept)] == kept and declared.option("locale") is not None):
+            return _full_text(connection, name, declared, left)
+    if content:
+        left.append(NotCarried(name, "a full-text index, rebuilt from its table", derived=True))
+    elif content is not None:
+        reason = "a full-text index that keeps no text (content=''): fill it again from where its texts are"
+        left.append(NotCarried(name, reason))
+    elif declared.text is not None:
+        what = "a full-text table whose own text cannot be read without its module"
+        left.append(NotCarried(name, f"ITS ROWS ARE LEFT BEHIND: {what}"))
+    else:
+        left.append(_of_module(name, declared.module, parts))
+    return None
+
+
+def _of_module(name: str, module: str, parts: dict[str, str]) -> NotCarried:
+    what = f"a virtual table of the module {module}" if module else "a virtual table"
+    if not parts:
+        return NotCarried(name, what)
+    plain = [n for n, kind in sorted(parts.items()) if kind == "table"]
+    if plain:  # the module is not here, so that its parts look like any table
+        what += f", which is not here; what may be its parts ({', '.join(plain)}) goes as the tables they are"
+    return NotCarried(
+        name,
+        f"ITS ROWS ARE LEFT BEHIND: {what}; to take them along, copy them into an ordinary table first",
+    )
+
+
+def _full_text(
+    connection: sqlite3.Connection, name: str, declared: fulltext.Declared, left: list[NotCarried]
+) -> Table:
+    columns = fulltext.columns_of(declared)
+    table = Table(name, columns, (columns[0].name,), dialect="sqlite", full_text=declared.text)
+    own = _by_evidence(connection, name, columns[1:], False, fulltext.relation(table))
+    if declared.option("locale") is not None:
+        left.append(NotCarried(name, "the locales of its texts (fts5_locale)"))
+    if declared.text is not None and (strange := fulltext.unknown(declared.text)):
+        reason = f"its full-text index: {strange} is not known here, so the target has an ordinary table"
+        left.append(NotCarried(name, reason))
+    return table.with_columns((columns[0], *own))
 
 
 def _table(
@@ -142,7 +190,11 @@ def _declared_kind(declared: str) -> Kind:
 
 
 def _by_evidence(
-    connection: sqlite3.Connection, name: str, columns: list[Column], strict: bool
+    connection: sqlite3.Connection,
+    name: str,
+    columns: Sequence[Column],
+    strict: bool,
+    source: str | None = None,
 ) -> list[Column]:
     """Give columns whose declaration binds nothing the kind that their values have.
 
@@ -155,16 +207,16 @@ def _by_evidence(
     seen: dict[str, dict[str, int]] = {}
     for group, limit in ((whole, None), ([c for c in loose if c not in whole], _SAMPLED)):
         for i in range(0, len(group), _COUNTED_AT_ONCE):
-            seen |= _storages(connection, name, group[i : i + _COUNTED_AT_ONCE], limit)
+            seen |= _storages(connection, name, group[i : i + _COUNTED_AT_ONCE], limit, source or ident(name))
     return [replace(c, kind=_likely(c, seen[c.name])) if seen.get(c.name) else c for c in columns]
 
 
 def _storages(
-    connection: sqlite3.Connection, name: str, columns: Sequence[Column], limit: int | None
+    connection: sqlite3.Connection, name: str, columns: Sequence[Column], limit: int | None, source: str
 ) -> dict[str, dict[str, int]]:
     """Return how many values of each storage class columns have, in the first `limit` rows or in all."""
     counts = ", ".join(f"total(typeof({ident(c.name)}) = '{kind}')" for c in columns for kind in _BY_STORAGE)
-    rows = f"(SELECT {', '.join(ident(c.name) for c in columns)} FROM {ident(name)}"
+    rows = f"(SELECT {', '.join(ident(c.name) for c in columns)} FROM {source}"
     rows += f" LIMIT {limit})" if limit else ")"
     with translating("look at the values", table=name):
         found = iter(connection.execute(f"SELECT {counts} FROM {rows}").fetchone())

@@ -39,8 +39,11 @@ def rowid_alias(table: Table) -> str | None:
 
 
 def rowid_name(table: Table) -> str | None:
-    """Return a name under which SQL sees the rowid, or None where columns hide all of them."""
-    if table.without_rowid:
+    """Return a name under which SQL sees the rowid, or None where columns hide all of them.
+
+    A full-text table has it among its columns.
+    """
+    if table.without_rowid or table.full_text is not None:
         return None
     taken = {name.lower() for name in table.column_names}
     return next((n for n in ("rowid", "_rowid_", "oid") if n not in taken), None)

@@ -12,6 +12,7 @@ from migrate import values
 from migrate.backends.base import Options
 from migrate.backends.sqlbooks import Books, restore
 from migrate.backends.sqlite.ddl import fit
+from migrate.backends.sqlite.fulltext import relation
 from migrate.backends.sqlite.introspect import read_schema
 from migrate.backends.sqlite.names import ident, orphans_of, translating
 from migrate.backends.sqlite.opening import Opened, open_source
@@ -97,7 +98,7 @@ class SqliteSource:
         """See `Source.count`."""
         here = self._here[table.name]
         with translating("count rows", table=table.name):
-            (n,) = self._connection.execute(f"SELECT count(*) FROM {ident(here.name)}").fetchone()
+            (n,) = self._connection.execute(f"SELECT count(*) FROM {relation(here)}").fetchone()
             if self._exact.get(table.name):
                 (whole,) = self._connection.execute(
                     'SELECT count(*) FROM memlift_exact WHERE "table" = ? AND "column" IS NULL', (table.name,)
@@ -111,6 +112,8 @@ class SqliteSource:
         problems = []
         with translating("check foreign keys", file=str(self._path)):
             for table in self.tables():
+                if self._here[table.name].full_text is not None:
+                    continue
                 orphans, mismatch = orphans_of(self._connection, self._here[table.name].name)
                 for parent, n in orphans.items():
                     broken[(table.name, parent)] = n

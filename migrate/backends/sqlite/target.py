@@ -6,7 +6,7 @@ import os
 import re
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from migrate import lease, values
 from migrate.backends.base import Options, Phase, Position, Standing, Step
 from migrate.backends.sqlbooks import NAMES, Books, statements
-from migrate.backends.sqlite import ddl
+from migrate.backends.sqlite import ddl, fulltext
 from migrate.backends.sqlite.indexing import Sidecars
 from migrate.backends.sqlite.introspect import read_schema
 from migrate.backends.sqlite.names import bound, ident, literal, orphans_of, rowid_name, translating
@@ -45,6 +45,7 @@ class SqliteTarget:
         self._pending: list[ExactCell] = []
         self._again = False
         self._sidecars = Sidecars(path, options.index)
+        self._notes: list[str] = []
         self.say: Callable[[str], None] = lambda _: None
 
     # --- connection -----------------------------------------------------------
@@ -216,9 +217,7 @@ class SqliteTarget:
                     table_same_as(table, made[table.name][1])
                     continue
                 if table.name.lower() not in here:
-                    own = self._options.layout.sqlite_ddl(table) if self._options.layout else None
-                    for statement in own or [ddl.create_table(table)]:
-                        self._db.execute(statement)
+                    self._create(table, {*here, *(t.name.lower() for t in tables)})
                     maker = self._run_id
                 elif self._options.into_existing:
                     self._check_columns(table)
@@ -231,6 +230,28 @@ class SqliteTarget:
                 self._books.add_table(maker, table, table.name, types)
                 hit("prepare.inside")
             self._db.execute("COMMIT")
+
+    def _create(self, table: Table, taken: Collection[str]) -> None:
+        own = self._options.layout.sqlite_ddl(table) if self._options.layout else None
+        full_text = fulltext.create(table) if self._options.full_text else None
+        if full_text is not None and not own:
+            clash = next((n for t in fulltext.TAILS if (n := f"{table.name}_{t}".lower()) in taken), None)
+            try:
+                if clash is not None:
+                    raise sqlite3.OperationalError(f"there is a table {clash} already")
+                self._db.execute("SAVEPOINT full_text")
+                self._db.execute(full_text)
+                self._db.execute("RELEASE full_text")
+                return
+            except sqlite3.OperationalError as exc:
+                if clash is None:
+                    self._db.execute("ROLLBACK TO full_text")
+                    self._db.execute("RELEASE full_text")
+                self._notes.append(
+                    f"{table.name}: its rows are in an ordinary table, without a full-text index: {exc}"
+                )
+        for statement in own or [ddl.create_table(table)]:
+            self._db.execute(statement)
 
     def _check_columns(self, table: Table) -> None:
         """Refuse an existing table that lacks a column, or has no key to match rows by."""
@@ -343,10 +364,18 @@ class SqliteTarget:
                     conflict = ""
                     for row in rows:
                         self._remove_key(table, [row[i] for i in table.key_positions])
+                elif table.full_text is not None:  # a virtual table takes no ON CONFLICT
+                    conflict, rows = "", self._absent(table, rows)
             self._insert(table, rows, conflict)
             self._books.add_exact(exact)
             hit("amend.inside")
             self._db.execute("COMMIT")
+
+    def _absent(self, table: Table, rows: Sequence[Row]) -> list[Row]:
+        """Return the rows whose key, one integer, is not there."""
+        sql = f"SELECT 1 FROM {ident(table.name)} WHERE {ident(table.key[0])} = ?"
+        (at,) = table.key_positions
+        return [row for row in rows if not self._run(sql, (row[at],))]
 
     def _remove_key(self, table: Table, key: Sequence[Any]) -> None:
         tests, cells = [], []
@@ -443,7 +472,7 @@ class SqliteTarget:
             self._db.execute("COMMIT")
             hit("finish.inside")
             warnings = self._settle()
-        return [*warnings, *self._sidecars.notes] + [
+        return [*warnings, *self._notes, *self._sidecars.notes] + [
             f"{n} rows of {child} name a row of {parent} that is not there"
             for (child, parent), n in orphans.items()
         ]

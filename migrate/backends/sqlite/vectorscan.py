@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from migrate import values, vectors
+from migrate.backends.sqlite.fulltext import relation
 from migrate.backends.sqlite.names import ident, rowid_name
 from migrate.schema import Column, Kind, Table
 
@@ -123,7 +124,7 @@ def span(
     if rowid is None:
         raise ValueError(f"{here.name} has no rowids")
     name = f"t.{ident(column.name)}"
-    rows = f"FROM {ident(here.name)} AS t WHERE t.{rowid} >= ? ORDER BY t.{rowid} LIMIT {cells.at_once}"
+    rows = f"FROM {relation(here)} AS t WHERE t.{rowid} >= ? ORDER BY t.{rowid} LIMIT {cells.at_once}"
     good = f"typeof({name}) = 'blob' AND length({name}) = {cells.bytes}" if utf8 else "0"
     joined = "group_concat(id) FILTER (WHERE good), CAST(group_concat(cell, '') FILTER (WHERE good) AS BLOB)"
     n, last, whole, ids, packed = connection.execute(
@@ -243,7 +244,7 @@ def _by_row(
     where: tuple[str, Sequence[Any]] | None,
 ) -> Iterator[Piece]:
     names = [f"t.{rowid}"] if rowid is not None else [f"t.{ident(k)}" for k in here.key]
-    sql = f"SELECT {', '.join(names)}, {cells.sql()} FROM {ident(here.name)} AS t"
+    sql = f"SELECT {', '.join(names)}, {cells.sql()} FROM {relation(here)} AS t"
     bindings: Sequence[Any] = ()
     if where is not None:
         sql, bindings = f"{sql} WHERE {where[0]}", where[1]

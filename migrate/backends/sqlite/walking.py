@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from migrate import values
+from migrate.backends.sqlite.fulltext import relation
 from migrate.backends.sqlite.names import bound, ident, rowid_alias, rowid_name
 from migrate.batch import Cursor, Row
 from migrate.schema import Kind, Table
@@ -75,7 +76,7 @@ class _ByKey(Walk):
 
 def walk(connection: sqlite3.Connection, table: Table, here: Table, after: Cursor) -> Walk:
     """Return how to read `table`, which stands in the file as `here`, from a cursor on."""
-    names, source = ", ".join(map(ident, table.column_names)), ident(here.name)
+    names, source = ", ".join(map(ident, table.column_names)), relation(here)
     alias, hidden = rowid_alias(here), rowid_name(here)
     key_known = bool(here.key) and set(here.key) <= set(table.column_names)
     key_at = tuple(table.column_names.index(k) for k in here.key) if key_known else ()
@@ -117,5 +118,5 @@ def _rowid_of(connection: sqlite3.Connection, here: Table, rowid: str, after: Cu
         return after
     marks, cells = _bound(values.from_exact_row(bytes.fromhex(after["key"])))
     tests = " AND ".join(f"{ident(k)} = {mark}" for k, mark in zip(here.key, marks, strict=True))
-    found = connection.execute(f"SELECT {rowid} FROM {ident(here.name)} WHERE {tests}", cells).fetchone()
+    found = connection.execute(f"SELECT {rowid} FROM {relation(here)} WHERE {tests}", cells).fetchone()
     return int(found[0]) if found else None

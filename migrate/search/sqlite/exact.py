@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from migrate import values
+from migrate.backends.sqlite.fulltext import relation
 from migrate.backends.sqlite.names import ident, rowid_alias, translating
 from migrate.backends.sqlite.vectorscan import Ids, Left, Piece, scan
 from migrate.schema import Column
@@ -225,7 +226,7 @@ class Exact:
 
 def rows_allowed(connection: sqlite3.Connection, place: Place, allowed: Allowed) -> Ids:
     """Return the rowids of the rows that a filter allows (or their keys, where they have no rowid)."""
-    source = f"FROM {ident(place.table.name)} AS t WHERE {allowed.sql}"
+    source = f"FROM {relation(place.table)} AS t WHERE {allowed.sql}"
     if place.rowid is not None:
         (text,) = connection.execute(
             f"SELECT group_concat(t.{place.rowid}) {source}", allowed.bindings
@@ -243,7 +244,7 @@ def keys_of(connection: sqlite3.Connection, place: Place) -> KeysOf:
     if not place.key or rowid_alias(place.table) is not None:
         return lambda ids: [(int(i),) for i in ids]
     names = ", ".join(f"t.{ident(k)}" for k in place.key)
-    sql = f"SELECT t.{place.rowid}, {names} FROM {ident(place.table.name)} AS t WHERE t.{place.rowid} IN "
+    sql = f"SELECT t.{place.rowid}, {names} FROM {relation(place.table)} AS t WHERE t.{place.rowid} IN "
 
     def read(ids: Ids) -> list[Key]:
         found: dict[int, Key] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from migrate.backends.sqlite.fulltext import relation
 from migrate.backends.sqlite.hostile import allow_reading_only
 from migrate.backends.sqlite.names import ident, translating
 from migrate.search import graph_sql
@@ -17,7 +18,7 @@ def neighbours(
 ) -> Iterator[Edge]:
     """Yield the edges within `depth` steps of a node. Raises ConfigError where there is no graph."""
     edges = graph_sql.edges_of(reading.tables)
-    name = ident(reading.places[edges.table.name].table.name)
+    name = relation(reading.places[edges.table.name].table)
     statement = graph_sql.neighbours(edges, name, ident, SQLITE, node, depth, tenant, direction)
     yield from map(graph_sql.edge, _rows(reading, statement))
 
@@ -27,7 +28,7 @@ def paths(
 ) -> Iterator[tuple[Edge, ...]]:
     """Yield the paths between two nodes, shortest first. Raises ConfigError where there is no graph."""
     edges = graph_sql.edges_of(reading.tables)
-    name = ident(reading.places[edges.table.name].table.name)
+    name = relation(reading.places[edges.table.name].table)
 
     def run(statement: graph_sql.Statement) -> Iterator[tuple[object, ...]]:
         return _rows(reading, statement)

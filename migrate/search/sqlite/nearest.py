@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from migrate.backends.sqlite.fulltext import relation
 from migrate.backends.sqlite.names import ident
 from migrate.backends.sqlite.vectorscan import can_scan
 from migrate.errors import ConfigError
@@ -149,7 +150,7 @@ def _is_large(at: Reading, searched: Searched, compared: Compared, *, filtered: 
     """Whether a table may have enough vectors for a sidecar; those that a filter left out count as well."""
     if compared.total >= settings.BUILD_FROM or not filtered:
         return compared.total >= settings.BUILD_FROM
-    name, column = ident(at.at(searched).table.name), ident(_column(searched).name)
+    name, column = relation(at.at(searched).table), ident(_column(searched).name)
     some = (
         f"SELECT count(*) FROM (SELECT 1 FROM {name} WHERE {column} IS NOT NULL LIMIT {settings.BUILD_FROM})"
     )

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from migrate.backends.sqlite.fulltext import relation
 from migrate.backends.sqlite.names import bound, ident
 from migrate.schema import Table
 from migrate.search.base import Key
@@ -22,7 +23,7 @@ def fetched(
 ) -> dict[Ref, tuple[Any, ...]]:
     """Return the cells of rows by what names them; rows that are not there are left out."""
     wanted = ", ".join(f"{ALIAS}.{ident(c)}" for c in columns) or "NULL"
-    source = f"{ident(place.table.name)} AS {ALIAS}"
+    source = f"{relation(place.table)} AS {ALIAS}"
     if place.rowid is not None:
         sql = (
             f"SELECT {ALIAS}.{place.rowid}, {wanted} FROM {source}"
@@ -42,7 +43,7 @@ def permitted(
     connection: sqlite3.Connection, place: Place, refs: Sequence[Ref], allowed: Allowed
 ) -> list[Ref]:
     """Return those of the rows that may be found, in the order given."""
-    source = f"{ident(place.table.name)} AS {ALIAS}"
+    source = f"{relation(place.table)} AS {ALIAS}"
     if place.rowid is not None:
         sql = (
             f"SELECT {ALIAS}.{place.rowid} FROM {source}"
@@ -68,7 +69,7 @@ def ref_of(connection: sqlite3.Connection, place: Place, key: Key) -> Ref | None
         return None
     test, cells = _by_key(place.table, key)
     wanted = f"{ALIAS}.{place.rowid}" if place.rowid is not None else "1"
-    sql = f"SELECT {wanted} FROM {ident(place.table.name)} AS {ALIAS} WHERE {test}"
+    sql = f"SELECT {wanted} FROM {relation(place.table)} AS {ALIAS} WHERE {test}"
     row = connection.execute(sql, cells).fetchone()
     if row is None:
         return None
@@ -78,7 +79,7 @@ def ref_of(connection: sqlite3.Connection, place: Place, key: Key) -> Ref | None
 def every(place: Place, columns: Sequence[str]) -> str:
     """Return the statement that reads all rows in the order of what names them, the cells at their head."""
     head = [place.rowid] if place.rowid is not None else [ident(k) for k in place.key]
-    source = ident(place.table.name)
+    source = relation(place.table)
     return f"SELECT {', '.join([*head, *map(ident, columns)])} FROM {source} ORDER BY {', '.join(head)}"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
+from migrate.backends.sqlite.fulltext import relation
 from migrate.backends.sqlite.names import ident, translating
 from migrate.errors import ConfigError, TransientError
 from migrate.search import cells, text
@@ -238,7 +239,7 @@ def _spread(
     """Return up to n rows' keys and what is made of a cell, rows for which that is None left out."""
     place = reading.at(searched)
     with translating("sample rows", table=searched.name):
-        refs = _refs(reading.connection, place.rowid, searched, place.table.name, column)
+        refs = _refs(reading.connection, place.rowid, searched, relation(place.table), column)
         # Four times as many as are wanted, for a cell may turn out to be no vector.
         order = random.Random(seed).sample(refs, min(len(refs), 4 * n + 100))  # noqa: S311  # no secret
         found: list[tuple[Key, T]] = []
@@ -256,10 +257,10 @@ def _spread(
 
 
 def _refs(
-    connection: sqlite3.Connection, rowid: str | None, searched: Searched, name: str, column: str
+    connection: sqlite3.Connection, rowid: str | None, searched: Searched, source: str, column: str
 ) -> list[Ref]:
     """Return what names the rows that have a cell in a column, in the order of the file."""
     head = [rowid] if rowid is not None else [ident(k) for k in searched.table.key]
-    sql = f"SELECT {', '.join(head)} FROM {ident(name)} WHERE {ident(column)} IS NOT NULL"
+    sql = f"SELECT {', '.join(head)} FROM {source} WHERE {ident(column)} IS NOT NULL"
     found = connection.execute(sql)
     return [row[0] for row in found] if rowid is not None else list(found)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from migrate.backends.sqlite.fulltext import relation
 from migrate.backends.sqlite.names import ident, literal, rowid_alias, translating
 from migrate.search import text
 from migrate.search.base import Means, Searched
@@ -172,7 +173,7 @@ def _covers(connection: sqlite3.Connection, name: str, place: Place) -> bool:
     shadow = f"{name}_docsize"
     indexed = connection.execute(f"SELECT count(*), total(id) FROM {ident(shadow)}").fetchone()
     there = connection.execute(
-        f"SELECT count(*), total({place.rowid}) FROM {ident(place.table.name)}"
+        f"SELECT count(*), total({place.rowid}) FROM {relation(place.table)}"
     ).fetchone()
     return bool(indexed == there)
 
@@ -183,7 +184,7 @@ def _in_own(
     index = ident(name)
     source, test, bindings = index, "", ()
     if allowed is not None:
-        source += f" JOIN {ident(place.table.name)} AS {ALIAS} ON {ALIAS}.{place.rowid} = {index}.rowid"
+        source += f" JOIN {relation(place.table)} AS {ALIAS} ON {ALIAS}.{place.rowid} = {index}.rowid"
         test, bindings = f" AND {allowed.sql}", allowed.bindings
     sql = (
         f"SELECT {index}.rowid, -bm25({index}.{index}) FROM {source}"
