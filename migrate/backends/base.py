@@ -204,7 +204,7 @@ class Judge(Protocol):
     """A target that knows better than its module what fits, because its settings matter (a sidecar)."""
 
     def fit(self, table: Table) -> Fit:
-        """Return what this target can hold of a table. Needs no connection."""
+        """Return what this target can hold of a table; its rules may ask the store."""
         ...
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from migrate import backends, config, values
-from migrate.backends.base import Fit, Options, Position, Source, Standing, Target
+from migrate.backends.base import Fit, Judge, Options, Position, Source, Standing, Target
 from migrate.backends.sqlbooks import Books, restore
 from migrate.batch import Batch, ExactCell, Row
 from migrate.config import PostgresSettings, SqliteSettings
@@ -154,6 +154,8 @@ class Sidecar:
 
     def fit(self, table: Table) -> Fit:
         """Return what the sidecar can hold of a table."""
+        if isinstance(self.target, Judge):
+            return self.target.fit(table)
         found: Fit = self._module.fit(table, self._options)
         return found
 

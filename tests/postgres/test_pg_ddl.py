@@ -210,3 +210,13 @@ def test_a_nocase_key_stays_as_unique_as_it_was() -> None:
         'CREATE UNIQUE INDEX IF NOT EXISTS "t_nocase_key" ON "s"."t" ((lower("k" COLLATE "C")), "n")',
     )
     assert ddl.nocase_key(T, SERVER) is None
+
+
+@pytest.mark.parametrize(
+    "where", ["v > 0); DROP TABLE t; --", "v > 0; SELECT 1", "v = 'it", "(v > 0", "v > 0 -- x"]
+)
+def test_a_condition_that_a_crafted_file_made_up_is_left_out(where: str) -> None:
+    table = Table("t", (Column("v", Kind.INTEGER, "integer"),), dialect="postgres")
+    assert ddl.index(table, Index("i", (IndexPart("v"),), where=where), SERVER) is None
+    fine = Index("i", (IndexPart("v"),), where="((v > 0) AND (v <> ';'::text))")
+    assert ddl.index(table, fine, SERVER) is not None

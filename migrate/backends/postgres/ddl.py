@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from migrate.backends.base import Options
+from migrate.backends.base import Fit, Options
 from migrate.backends.postgres.connect import Server, qualified
 from migrate.backends.postgres.names import fitting, fitting_column, ident, literal
+from migrate.backends.postgres.native import Ask
 from migrate.backends.postgres.types import PgColumn, columns_here
+from migrate.backends.postgres.types import fit as fit_of_types
 from migrate.jsontext import jsonb_problem
 from migrate.schema import VECTOR_KINDS, Column, ForeignKey, Index, Kind, Metric, Table
 
@@ -119,6 +122,13 @@ def defaults_left(table: Table, options: Options) -> list[str]:
     ]
 
 
+def fit(table: Table, options: Options, ask: Ask | None = None) -> Fit:
+    """Return what Postgres can hold of a table (`types.fit`), with notes on what it will not have."""
+    found = fit_of_types(table, options, ask)
+    left = (f"{text}: does not translate, and is left out" for text in defaults_left(table, options))
+    return replace(found, notes=(*found.notes, *left))
+
+
 def constraint_name(*parts: str) -> str:
     """Return a name for a constraint or index; another table may want the same (`constraint_names`)."""
     return fitting("_".join(parts))
@@ -206,10 +216,21 @@ def index(table: Table, wanted: Index, server: Server) -> tuple[str, str] | None
     )
 
 
+def _is_one_expression(text: str) -> bool:
+    """Whether a text ends nothing but itself in a statement; a crafted file may say anything."""
+    plain = re.sub(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", "x", text)
+    depth = 0
+    for char in plain:
+        depth += (char == "(") - (char == ")")
+        if depth < 0:
+            return False
+    return depth == 0 and not re.search(r"[;$'\"]|--|/\*", plain)
+
+
 def _condition(table: Table, where: str) -> str | None:
     """Return a partial index's condition where it is one plain comparison of a column, else None."""
     if table.dialect == "postgres":
-        return where
+        return where if _is_one_expression(where) else None
     name = r'(?:"(?P<q>(?:[^"]|"")+)"|(?P<p>\w+))'
     found = re.fullmatch(
         rf"\(*\s*{name}\s*(?P<op>IS\s+NOT\s+NULL|IS\s+NULL|=|<>|!=|<=|>=|<|>)\s*(?P<v>'(?:[^']|'')*'|-?\d+)?\s*\)*",

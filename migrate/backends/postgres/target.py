@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from migrate import lease
-from migrate.backends.base import Options, Position, Standing, Step
+from migrate.backends.base import Fit, Options, Position, Standing, Step
 from migrate.backends.postgres import ddl, wire
 from migrate.backends.postgres.amending import amend
 from migrate.backends.postgres.build import steps as build_steps
@@ -26,6 +26,7 @@ from migrate.backends.postgres.connect import (
 )
 from migrate.backends.postgres.heart import Heart
 from migrate.backends.postgres.names import fitting, ident, literal, placed, translating
+from migrate.backends.postgres.native import Asked
 from migrate.backends.postgres.source import NOW
 from migrate.backends.postgres.standing import check_columns, check_json, check_rights
 from migrate.backends.postgres.types import BINARY, columns_here
@@ -57,6 +58,7 @@ class PostgresTarget:
         self._heart: Heart | None = None
         self.books = Books(self._run, self.at, NOW, row="ctid", lock=" FOR SHARE")
         self._notes: list[str] = []
+        self._asked = Asked(self.another_connection)
         self.again = False  # whether rows may have been copied twice, by an earlier life of this run
         self.say: Callable[[str], None] = lambda _: None
 
@@ -71,6 +73,7 @@ class PostgresTarget:
         if self._heart is not None:
             self._heart.stop()
             self._heart = None
+        self._asked.close()
         self._drop_connection()
 
     def _drop_connection(self) -> None:
@@ -134,6 +137,10 @@ class PostgresTarget:
                 hint="let that run end, then run the same command again",
                 target=self.describe(),
             )
+
+    def fit(self, table: Table) -> Fit:
+        """See `Judge.fit`. The server itself judges texts of its types, over a connection of its own."""
+        return ddl.fit(table, self._options, self._asked)
 
     # --- before rows ----------------------------------------------------------
 

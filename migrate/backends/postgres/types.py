@@ -11,6 +11,7 @@ from typing import Any
 
 from migrate.backends.base import Options
 from migrate.backends.postgres.names import fitting, fitting_column
+from migrate.backends.postgres.native import Ask, Length, Native, is_type
 from migrate.backends.sqlbooks import is_ours
 from migrate.fit import Fit, Found, Integers, Jsonb, Never, Numbers, Rule, Texts, Typed, Vectors
 from migrate.fit_packed import Packed
@@ -138,9 +139,10 @@ def column_here(column: Column, table: Table, options: Options) -> PgColumn:
         case Kind.SPARSE:  # of no dimension that is known, as other stores have them; sparsevec has one
             return PgColumn(name, "bytea", "bytea")
         case Kind.TIMESTAMP:
-            return PgColumn(name, column.declared if table.dialect == "postgres" else "timestamptz", "native")
+            own = table.dialect == "postgres" and is_type(column.declared)
+            return PgColumn(name, column.declared if own else "timestamptz", "native")
         case Kind.NATIVE:
-            return PgColumn(name, column.declared or "text", "native")
+            return PgColumn(name, column.declared if is_type(column.declared) else "text", "native")
 
 
 def _tells_apart(column: Column, table: Table) -> bool:
@@ -157,7 +159,7 @@ def _text_type(column: Column, table: Table) -> str:
     return "text"
 
 
-def _rule(column: Column, table: Table, here: PgColumn) -> Rule:
+def _rule(column: Column, table: Table, here: PgColumn, ask: Ask | None, *, key: bool) -> Rule:
     match here.codec:
         case "int2" | "int4" | "int8":
             bits = 8 * int(here.codec[3:])
@@ -181,6 +183,14 @@ def _rule(column: Column, table: Table, here: PgColumn) -> Rule:
             rule = Packed(column.kind, column.dim, most=MAX_DIM)
         case "sparsevec":
             rule = Packed(column.kind, column.dim, most=MAX_ENTRIES, strict=True)
+        case "native" if here.type != "text":
+            rule = Native(here.type, column.labels, key, ask)
+        case _ if here.type == "json":
+            rule = Native("json", (), key, ask)
+        case _ if found := re.fullmatch(
+            r"(?:(character|char)|character varying|varchar)\((\d+)\)", here.type
+        ):
+            rule = Length(int(found[2]), exact=found[1] is not None)
         case _:
             rule = Texts()
     return Short(rule) if column.name in table.key and here.codec in ("text", "bytea") else rule
@@ -194,8 +204,8 @@ def columns_here(table: Table, options: Options) -> list[PgColumn | None]:
     ]
 
 
-def fit(table: Table, options: Options) -> Fit:
-    """Return what Postgres with pgvector can hold of a table."""
+def fit(table: Table, options: Options, ask: Ask | None = None) -> Fit:
+    """Return what Postgres with pgvector can hold of a table. `ask`: judges texts of its many types."""
     here = columns_here(table, options)
     problems = []
     for what, name in [("table", table.name), *(("column", c.name) for c in table.columns)]:
@@ -214,12 +224,6 @@ def fit(table: Table, options: Options) -> Fit:
         for c in table.columns
         if c.kind in (Kind.VECTOR, Kind.HALF) and (c.dim or 0) > MAX_DIM
     ]
-    rules = tuple(
-        Never(f"beyond the {MAX_COLUMNS} columns of a table")
-        if there is None
-        else _rule(column, table, there)
-        for column, there in zip(table.columns, here, strict=True)
-    )
     not_null = frozenset(
         i
         for i, c in enumerate(table.columns)
@@ -229,6 +233,12 @@ def fit(table: Table, options: Options) -> Fit:
     for index in table.indexes:
         if index.unique:
             named |= {i for i, c in enumerate(table.columns) if c.name in index.columns} & not_null
+    rules = tuple(
+        Never(f"beyond the {MAX_COLUMNS} columns of a table")
+        if there is None
+        else _rule(column, table, there, ask, key=i in named)
+        for i, (column, there) in enumerate(zip(table.columns, here, strict=True))
+    )
     types = tuple(
         (c.name, "-" if there is None else there.type) for c, there in zip(table.columns, here, strict=True)
     )
