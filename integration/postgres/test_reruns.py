@@ -16,7 +16,9 @@ from integration.support import comparing, stores
 from integration.support.comparing import same
 from integration.support.servers import Database
 from migrate import api
-from migrate.errors import SchemaError, VerifyError
+from migrate.errors import ConfigError, SchemaError, VerifyError
+from migrate.schema import Column, Kind, Table
+from tests.small_stores import in_memory
 
 TABLE = """
     CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT, w REAL);
@@ -447,3 +449,40 @@ def test_a_row_kept_aside_keeps_its_number(database: Database, tmp_path: Path) -
     api.migrate(database.at("store"), tmp_path / "back.sqlite")
     with closing(sqlite3.connect(tmp_path / "back.sqlite")) as db:
         assert db.execute("SELECT * FROM t ORDER BY id").fetchall() == [(1, "a"), (2, "a\0b"), (3, "new")]
+
+
+@pytest.mark.parametrize(("taken", "what"), [("t_v", "index"), ("t_id_seq", "sequence"), ("t_pkey", "index")])
+def test_a_table_that_comes_later_with_the_name_of_an_index_or_sequence_is_refused_with_what_to_do(
+    taken: str, what: str, database: Database, tmp_path: Path
+) -> None:
+    source = stores.made(
+        tmp_path / "a.sqlite", "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); CREATE INDEX t_v ON t (v)"
+    )
+    api.migrate(source, database.at("store"))
+    edit(source, f"DROP INDEX t_v; CREATE TABLE {taken} (x TEXT)")
+    with pytest.raises(SchemaError, match=f"its name is that of an? {what} of 't'") as raised:
+        api.migrate(source, database.at("store"))
+    rename, _, _ = str(raised.value.hint).partition(";")
+    database.run(rename)  # it is what to run
+    assert api.migrate(source, database.at("store")).verified
+
+
+@pytest.mark.parametrize(
+    ("kind", "extension"),
+    [("citext", "citext"), ("public.hstore[]", "hstore SCHEMA public"), ("geometry(Point,4326)", "postgis")],
+)
+def test_a_type_of_an_extension_that_is_not_there_is_one_error_before_anything_begins(
+    kind: str, extension: str, database: Database
+) -> None:
+    table = Table(
+        "t",
+        (Column("id", Kind.INTEGER, "bigint"), Column("v", Kind.NATIVE, kind)),
+        ("id",),
+        dialect="postgres",
+    )
+    in_memory("needs_types", (table, [(1, "x")]))
+    for dry_run in (True, False):
+        with pytest.raises(ConfigError, match=r"the server has no type .*which t\.v needs") as raised:
+            api.migrate("memory:needs_types", database.at("store"), dry_run=dry_run)
+        assert f"CREATE EXTENSION {extension}` in database" in str(raised.value.hint)
+    assert database.run("SELECT 1 FROM pg_namespace WHERE nspname = 'store'") == []

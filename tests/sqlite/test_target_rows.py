@@ -129,3 +129,16 @@ def test_the_books_themselves_are_never_carried_on(tmp_path: Path) -> None:
     report = api.migrate(target, tmp_path / "c.db")
     assert [t.name for t in report.tables] == ["t"]
     assert report.not_carried == ()
+
+
+@pytest.mark.parametrize("kind", ["INDEX T_V ON t (v)", "VIEW T_V AS SELECT 1 AS x"])
+def test_a_table_that_comes_later_with_the_name_of_an_index_or_view_is_refused(
+    kind: str, tmp_path: Path
+) -> None:
+    path = sqlite_file(tmp_path / "a.db", "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
+    api.migrate(path, tmp_path / "b.db")
+    asked(tmp_path / "b.db", f"CREATE {kind}")
+    asked(path, "CREATE TABLE t_v (x TEXT)")
+    with pytest.raises(SchemaError, match="its name is that of a") as raised:
+        api.migrate(path, tmp_path / "b.db")
+    assert "drop or rename" in str(raised.value.hint)

@@ -76,7 +76,7 @@ def is_type(declared: str) -> bool:
     return _TYPE.fullmatch(declared) is not None and "--" not in declared
 
 
-def _parted(declared: str) -> tuple[str, list[int]]:
+def parted(declared: str) -> tuple[str, list[int]]:
     """Return a type's name without its modifiers, and those that are numbers."""
     found = re.search(r"\(([^)]*)\)", declared)
     numbers = [int(n) for n in re.findall(r"-?\d+", found[1])] if found else []
@@ -123,7 +123,7 @@ class Native:
 
     def nearest(self, cell: Any) -> Any:
         """See `Rule.nearest`."""
-        name, numbers = _parted(self.kind)
+        name, numbers = parted(self.kind)
         if name.endswith("[]"):
             return "{}"
         if self.labels:
@@ -139,7 +139,7 @@ class Native:
 
 def _judge(kind: str, labels: Sequence[str]) -> Callable[[str], str | Literal[False] | None]:
     """Return what tells, from a text alone, how Postgres writes it; False where it is none, None where unsure."""
-    name, numbers = _parted(kind)
+    name, numbers = parted(kind)
     if name.endswith("[]"):
         return lambda cell: None if cell.lstrip()[:1] in ("{", "[") else False
     if labels:

@@ -28,7 +28,13 @@ from migrate.backends.postgres.heart import Heart
 from migrate.backends.postgres.names import fitting, ident, literal, placed, translating
 from migrate.backends.postgres.native import Asked
 from migrate.backends.postgres.source import NOW
-from migrate.backends.postgres.standing import check_columns, check_json, check_rights
+from migrate.backends.postgres.standing import (
+    check_columns,
+    check_json,
+    check_names,
+    check_rights,
+    check_types,
+)
 from migrate.backends.postgres.types import BINARY, columns_here
 from migrate.backends.sqlbooks import NAMES, Books, statements
 from migrate.batch import Batch, ExactCell, Row
@@ -149,6 +155,7 @@ class PostgresTarget:
         with translating("look at the target", connecting=True):
             server = self.server
             check_rights(self.db, server, tables)
+            check_types(self.db, tables, self._options)
             if not server.schema_exists:
                 return Standing(notes=(f"the schema {server.schema!r} will be created",))
             found = {
@@ -168,6 +175,7 @@ class PostgresTarget:
                 begun = set(self.books.made_by(last[0])) if last and last[1] != "done" else set()
             held = {name: (target, table) for name, (target, table) in made.items() if target not in begun}
             check_json(self.db, server.schema, tables, held, self._options)
+            check_names(self.db, server.schema, tables)
             mine = {target for target, _ in made.values()}
             strangers = tuple(t.name for t in tables if fitting(t.name) in found - mine)
         if last is None:

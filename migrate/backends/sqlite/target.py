@@ -156,6 +156,18 @@ class SqliteTarget:
             made, last = books.made(), books.last_run()
             made = {name: (target, table) for name, (target, table) in made.items() if target.lower() in here}
             begun = set(books.made_by(last[0])) if last and last[1] != "done" else set()
+        taken = {
+            name.lower(): kind
+            for kind, name in connection.execute(
+                "SELECT type, name FROM sqlite_schema WHERE type IN ('index', 'view')"
+            )
+        }
+        for name in names:
+            if (kind := taken.get(name.lower())) is not None:
+                raise SchemaError(
+                    f"the table {name!r} cannot be made: its name is that of {'an' if kind == 'index' else 'a'} {kind}",
+                    hint=f"drop or rename that {kind}, migrate into another file, or leave the table out with --exclude",
+                )
         mine = {target.lower() for target, _ in made.values()}
         strangers = tuple(n for n in names if n.lower() in here and n.lower() not in mine)
         if last is None:
