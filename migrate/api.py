@@ -290,7 +290,8 @@ def _back_up(request: Request, source: Endpoint, goal: Settings) -> None:
     from migrate.backup import backup_before
 
     origin = config.parse(source)
-    files = [s.path for s in (origin, goal) if isinstance(s, SqliteSettings) and s.path.exists()]
+    stores = (s.path for s in (origin, goal) if isinstance(s, SqliteSettings))
+    files = [path for path in stores if path.exists() and path.stat().st_size]
     if not files:
         raise ConfigError(
             "there is no SQLite file to back up", hint="--backup is for SQLite sources and targets"

@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from migrate.backends.sqlite.hostile import HEADER_BYTES, descriptor_of, parse_header, refuse_truncated
 from migrate.backup.patience import Patience
 from migrate.errors import BackendError, ConfigError, TransientError, VerifyError
 
 Progress = Callable[[int, int], None]
+_SETTLING_S = 0.1
 _WAITING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -64,10 +66,40 @@ def uri(path: Path, *options: str) -> str:
 
 
 def database_size(path: Path) -> int:
-    """Return the bytes a copy may take: the file and what its WAL may add."""
+    """Return the bytes a copy may take: the file and what its WAL may add.
+
+    Raises ConfigError for what is no database, is empty or was cut off; SQLite is not let near it, which
+    would leave a -wal and a -shm beside it, or take the missing end of its last page for zeros.
+    """
     if not path.is_file():
         raise ConfigError(f"no such database: {path}", hint="check the path")
+    problem = _cut_off(path)
+    if problem is not None:
+        time.sleep(_SETTLING_S)  # a writer may just have been at it
+        problem = _cut_off(path)
+    if problem is not None:
+        raise problem
     return sum(file.stat().st_size for file in (path, Path(f"{path}-wal")) if file.exists())
+
+
+def _cut_off(path: Path) -> ConfigError | None:
+    """Return what is wrong with a file, where nothing beside it can make up for that."""
+
+    def beside() -> bool:
+        return any(Path(f"{path}{suffix}").exists() for suffix in ("-wal", "-journal"))
+
+    if beside():
+        return None
+    try:
+        with descriptor_of(path) as descriptor:
+            size = os.fstat(descriptor).st_size
+            header = parse_header(os.pread(descriptor, HEADER_BYTES, 0), size, path)
+        refuse_truncated(header, size, path)
+    except ConfigError as exc:
+        return None if beside() else exc
+    except OSError:  # said later, by what has more to say
+        return None
+    return None
 
 
 def take(
@@ -87,6 +119,7 @@ def take(
     """
     copier = _Copier(source, copy, limits or Limits(), progress, Patience(cancel=cancel or threading.Event()))
     started = time.monotonic()
+    database_size(source)
     with _reading(source):
         mode = copier.run()
     seconds = time.monotonic() - started

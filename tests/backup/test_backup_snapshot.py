@@ -165,15 +165,27 @@ def test_a_damaged_database_is_found_before_anything_is_sent(tmp_path: Path) -> 
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     text = tmp_path / "text"
     text.write_text("no database, but long enough to be looked at" * 50)
-    with pytest.raises(ConfigError, match="not a database"):
+    with pytest.raises(ConfigError, match="not a SQLite database"):
         take(text, tmp_path / "copy")
     with pytest.raises(ConfigError, match="no such database"):
         snapshot.database_size(tmp_path / "none")
 
 
-def test_an_empty_file_is_a_database_without_tables(tmp_path: Path) -> None:
-    (tmp_path / "empty.sqlite").touch()
-    assert take(tmp_path / "empty.sqlite", tmp_path / "copy").tables == {}
+@pytest.mark.parametrize("wal", [True, False])
+@pytest.mark.parametrize(
+    ("left", "what"), [(0, "empty"), (50, "truncated"), (4096, "truncated"), (-100, "truncated")]
+)
+def test_a_file_that_was_cut_off_is_refused_and_nothing_is_left_beside_it(
+    left: int, what: str, wal: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    brain = make(folder / "brain.sqlite", wal=wal)
+    brain.write_bytes(brain.read_bytes()[:left])
+    with pytest.raises(ConfigError, match=what) as raised:
+        take(brain, tmp_path / "copy")
+    assert raised.value.hint
+    assert files(folder) == ["brain.sqlite"]
 
 
 def test_a_locked_database_is_waited_for_and_then_given_up(tmp_path: Path) -> None:
