@@ -72,7 +72,10 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class ForeignKey:
-    """`columns` of this table name a row of `parent`; NO ACTION unless said."""
+    """`columns` of this table name a row of `parent`; NO ACTION unless said.
+
+    deferrable: checked at the end of a transaction; `immediate`: only where that transaction asks for it.
+    """
 
     columns: tuple[str, ...]
     parent: str
@@ -80,6 +83,7 @@ class ForeignKey:
     on_delete: str = "NO ACTION"
     on_update: str = "NO ACTION"
     deferrable: bool = False
+    immediate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +180,12 @@ class Table:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for a plan's JSON."""
         data = asdict(self)
-        if self.full_text is None:  # so that plans of earlier versions have the same fingerprint
+        # What is not given is left out, so that plans of earlier versions have the same fingerprint.
+        if self.full_text is None:
             del data["full_text"]
+        for key in data["foreign_keys"]:
+            if not key["immediate"]:
+                del key["immediate"]
         return data
 
     @classmethod

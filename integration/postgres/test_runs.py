@@ -225,7 +225,72 @@ def test_partitions_beyond_a_schema_are_carried_or_named(tmp_path: Path, databas
     assert {n["name"]: n["reason"] for n in report.not_carried} == {
         "store.p2": "ITS ROWS ARE LEFT BEHIND: a foreign table that is a partition of p",
         "u.away": "a foreign key to a table of another schema",
+        "p": "its partitions: the target has one table",
     }
+
+
+def test_whatever_of_a_schema_no_row_carries_is_listed(tmp_path: Path, database: Database) -> None:
+    database.run(
+        "CREATE SCHEMA store",
+        "CREATE SEQUENCE store.lone",
+        "SELECT nextval('store.lone')",
+        "CREATE TABLE store.p (id serial PRIMARY KEY, v text DEFAULT 'x', w text COLLATE \"POSIX\", j jsonb,"
+        " u int CONSTRAINT late UNIQUE DEFERRABLE)",
+        "CREATE INDEX i_include ON store.p (v) INCLUDE (w)",
+        "CREATE INDEX i_class ON store.p (v text_pattern_ops)",
+        "CREATE UNIQUE INDEX i_nulls ON store.p (v) NULLS NOT DISTINCT",
+        "CREATE INDEX i_first ON store.p (v NULLS FIRST)",
+        "CREATE INDEX i_plain ON store.p (v DESC, w)",
+        "CREATE INDEX i_part ON store.p (v) WHERE v <> ''",
+        "CREATE INDEX i_gin ON store.p USING gin (j)",
+        "CREATE INDEX i_own ON store.p USING gin (j jsonb_path_ops)",
+        "COMMENT ON COLUMN store.p.v IS 'what was said'",
+        "GRANT SELECT ON store.p TO PUBLIC",
+    )
+    report = api.migrate(database.at("store"), tmp_path / "b.sqlite")
+    assert {(n["name"], n["reason"], n["derived"]) for n in report.not_carried} == {
+        ("lone", "a sequence of no column, at 1", False),
+        ("p.w", "COLLATE POSIX", False),
+        ("p.late", "DEFERRABLE of a key", False),
+        ("i_include", "INCLUDE (w)", False),
+        ("i_class", "operator class text_pattern_ops", False),
+        ("i_nulls", "NULLS NOT DISTINCT", False),
+        ("i_first", "NULLS FIRST or LAST", False),
+        ("i_gin", "a gin index", False),
+        ("i_own", "a gin index", True),
+        ("comments", "on p", False),
+        ("grants", "on p", False),
+    }
+    assert [note.partition(":")[0] for note in report.tables[0].notes] == [
+        "p.v DEFAULT 'x'",
+        "index i_part WHERE (v <> ''",
+    ]
+    assert not any("COLLATE" in str(n) for n in _back_and_forth(tmp_path, database))
+
+
+def _back_and_forth(tmp_path: Path, database: Database) -> tuple[object, ...]:
+    source = stores.made(tmp_path / "texts.sqlite", "CREATE TABLE k (v TEXT PRIMARY KEY NOT NULL)")
+    api.migrate(source, database.at("keys"))
+    return api.migrate(database.at("keys"), tmp_path / "texts-back.sqlite").not_carried
+
+
+def test_a_link_that_is_checked_at_once_unless_asked_otherwise_stays_so(
+    tmp_path: Path, database: Database
+) -> None:
+    database.run(
+        "CREATE SCHEMA store",
+        "CREATE TABLE store.p (id int PRIMARY KEY)",
+        "CREATE TABLE store.c (a int REFERENCES store.p DEFERRABLE INITIALLY IMMEDIATE,"
+        " b int REFERENCES store.p DEFERRABLE INITIALLY DEFERRED, d int REFERENCES store.p)",
+    )
+    between = tmp_path / "b.sqlite"
+    api.migrate(database.at("store"), between)
+    for source, name in ((database.at("store"), "direct"), (str(between), "back")):
+        api.migrate(source, database.at(name))
+        assert database.run(
+            "SELECT array_agg((condeferrable, condeferred)::text ORDER BY conkey) FROM pg_constraint"
+            f" WHERE conrelid = '{name}.c'::regclass AND contype = 'f'"
+        ) == [(["(t,f)", "(t,t)", "(f,f)"],)]
 
 
 def test_what_is_under_a_domain_is_what_is_carried(tmp_path: Path, database: Database) -> None:

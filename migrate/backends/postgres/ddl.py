@@ -185,7 +185,7 @@ def foreign_key(table: Table, number: int, key: ForeignKey, server: Server) -> t
     if key.on_update != "NO ACTION":
         text += f" ON UPDATE {key.on_update}"
     if key.deferrable:
-        text += " DEFERRABLE INITIALLY DEFERRED"
+        text += f" DEFERRABLE INITIALLY {'IMMEDIATE' if key.immediate else 'DEFERRED'}"
     return name, text + " NOT VALID"
 
 

@@ -183,7 +183,7 @@ def _constraints(
         " p.relname::text,"
         " ARRAY(SELECT a.attname::text FROM unnest(k.confkey) WITH ORDINALITY u (n, i)"
         "   JOIN pg_catalog.pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = u.n ORDER BY u.i),"
-        " k.confdeltype::text, k.confupdtype::text, k.condeferrable,"
+        " k.confdeltype::text, k.confupdtype::text, k.condeferrable, k.condeferred, k.confmatchtype::text,"
         " (SELECT c.relnamespace <> p.relnamespace FROM pg_catalog.pg_class c WHERE c.oid = k.conrelid)"
         " FROM pg_catalog.pg_constraint k LEFT JOIN pg_catalog.pg_class p ON p.oid = k.confrelid"
         " WHERE k.conrelid = ANY(%s::oid[]) ORDER BY k.conrelid, k.conname",
@@ -200,8 +200,14 @@ def _constraints(
         on_delete,
         on_update,
         deferrable,
+        deferred,
+        match,
         away,
     ) in rows:
+        if deferrable and kind in ("p", "u"):
+            left.append(NotCarried(f"{names[oid]}.{name}", "DEFERRABLE of a key"))
+        if kind == "f" and not away and match == "f":
+            left.append(NotCarried(f"{names[oid]}.{name}", "MATCH FULL of a foreign key"))
         if kind == "p":
             keys[oid] = tuple(columns)
         elif kind == "f" and away:
@@ -215,6 +221,7 @@ def _constraints(
                     _ACTIONS[on_delete],
                     _ACTIONS[on_update],
                     deferrable,
+                    deferrable and not deferred,
                 )
             )
         elif kind == "u":
@@ -238,29 +245,68 @@ def _indexes(
         "   JOIN pg_catalog.pg_opclass o ON o.oid = u.o ORDER BY u.n),"
         " pg_catalog.pg_get_indexdef(i.indexrelid), i.indnkeyatts,"
         " ARRAY(SELECT a.attname::text FROM unnest(i.indkey::int2[]) WITH ORDINALITY u (a, n)"
-        "   LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.a ORDER BY u.n)"
+        "   LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.a ORDER BY u.n),"
+        " ARRAY(SELECT o.opcname::text FROM unnest(i.indclass::oid[]) o_ (o)"
+        "   JOIN pg_catalog.pg_opclass o ON o.oid = o_.o WHERE NOT o.opcdefault),"
+        " ARRAY(SELECT l.collname::text FROM unnest(i.indcollation::oid[], i.indkey::int2[]) u (c, a)"
+        "   JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.a"
+        "   JOIN pg_catalog.pg_collation l ON l.oid = u.c WHERE a.attcollation <> u.c),"
+        " coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::boolean, false), i.indisvalid"
         " FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid"
         " JOIN pg_catalog.pg_am m ON m.oid = c.relam"
-        " WHERE i.indrelid = ANY(%s::oid[]) AND NOT i.indisprimary AND i.indisvalid ORDER BY c.relname",
+        " WHERE i.indrelid = ANY(%s::oid[]) AND NOT i.indisprimary ORDER BY c.relname",
         (list(oids),),
     ).fetchall()
-    for oid, index_oid, name, method, unique, _, options, where, classes, definition, n, columns in rows:
-        if method in ("hnsw", "ivfflat"):
+    for (
+        oid,
+        index_oid,
+        name,
+        method,
+        unique,
+        _,
+        options,
+        where,
+        classes,
+        definition,
+        n,
+        columns,
+        own_classes,
+        collations,
+        nulls_alike,
+        valid,
+    ) in rows:
+        if not valid:
+            left.append(NotCarried(name, "an index that was never completed"))
+        elif method in ("hnsw", "ivfflat"):
             metric = next((m for word, m in _METRICS.items() if f"_{word}_" in classes[0]), None)
             column = columns[0] or _cast_column(definition)
             if metric and column:
                 metrics[(oid, column)] = metric
             left.append(NotCarried(name, "a vector index; the target builds its own", derived=True))
         elif method != "btree":
-            left.append(NotCarried(name, f"a {method} index", derived=method == "gin"))
+            left.append(NotCarried(name, f"a {method} index", derived=_of_words(method, definition, columns)))
         elif None in columns[:n]:
             left.append(NotCarried(name, "an index on an expression"))
         else:
+            lost = [f"INCLUDE ({', '.join(map(str, columns[n:]))})"] if columns[n:] else []
+            lost += [f"operator class {c}" for c in own_classes]
+            lost += [f"COLLATE {c}" for c in collations]
+            lost += ["NULLS NOT DISTINCT"] if nulls_alike and unique else []
+            # https://www.postgresql.org/docs/current/catalog-pg-index.html: 1 descending, 2 NULLs first
+            lost += ["NULLS FIRST or LAST"] if any(o in (1, 2) for o in options[:n]) else []
+            left += [NotCarried(name, what) for what in lost]
             parts = tuple(IndexPart(c, bool(o & 1)) for c, o in zip(columns[:n], options, strict=False))
             found.setdefault(oid, []).append(
                 Index(name, parts, unique, where, constraint=index_oid in uniques)
             )
     return found, metrics
+
+
+def _of_words(method: str, definition: str, columns: Sequence[str | None]) -> bool:
+    """Whether an index is of the kind that a target builds by itself: over words, or over JSON for filters."""
+    return method == "gin" and (
+        "to_tsvector(" in definition or "jsonb_path_ops" in definition or "_tsv" in columns
+    )
 
 
 def _cast_column(definition: str) -> str | None:
@@ -307,14 +353,37 @@ def _leaves(
 
 
 def _others(connection: Connection, schema: str) -> list[NotCarried]:
-    """List triggers, policies and rules, which no row carries."""
+    """List triggers, policies and whatever else no row carries."""
     rows = connection.execute(
         "SELECT c.relname::text || '.' || t.tgname::text, 'a trigger' FROM pg_catalog.pg_trigger t"
         " JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
         " WHERE n.nspname = %s AND NOT t.tgisinternal"
+        " UNION ALL SELECT c.relname::text, 'a sequence of no column, at '"
+        "   || CASE WHEN pg_catalog.has_sequence_privilege(c.oid, 'USAGE, SELECT')"
+        "   THEN coalesce(pg_catalog.pg_sequence_last_value(c.oid)::text, 'its start') ELSE '?' END"
+        " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relkind = 'S' AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d"
+        "   WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i', 'e'))"
+        " UNION ALL SELECT c.relname::text, 'its partitions: the target has one table'"
+        " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relkind = 'p' AND NOT c.relispartition"
+        " UNION ALL SELECT c.relname::text || '.' || a.attname::text, 'COLLATE ' || l.collname::text"
+        " FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " JOIN pg_catalog.pg_type t ON t.oid = a.atttypid JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation"
+        " WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attnum > 0"
+        "   AND a.attcollation <> t.typcollation AND c.relname NOT LIKE 'memlift\\_%%'"
+        " UNION ALL SELECT 'comments', 'on ' || string_agg(DISTINCT c.relname::text, ', ')"
+        " FROM pg_catalog.pg_description d JOIN pg_catalog.pg_class c ON c.oid = d.objoid"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND d.classoid = 'pg_class'::regclass AND c.relkind IN ('r', 'p') HAVING count(*) > 0"
+        " UNION ALL SELECT 'grants', 'on ' || string_agg(c.relname::text, ', ' ORDER BY c.relname)"
+        " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND c.relacl IS NOT NULL"
+        "   AND c.relname NOT LIKE 'memlift\\_%%' HAVING count(*) > 0"
         " UNION ALL SELECT c.relname::text || '.' || p.polname::text, 'a row security policy'"
         " FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid"
         " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s ORDER BY 1",
-        (schema, schema),
+        (schema,) * 7,
     ).fetchall()
     return [NotCarried(name, what) for name, what in rows]

@@ -149,7 +149,31 @@ def fit(table: Table, options: Options) -> Fit:
     for index in table.indexes:
         if index.unique:
             key |= {i for i, c in enumerate(table.columns) if c.name in index.columns} & not_null
-    return Fit(table, rules, not_null, frozenset(key), tuple(problems), keyed=bool(table.key), types=types)
+    return Fit(
+        table,
+        rules,
+        not_null,
+        frozenset(key),
+        tuple(problems),
+        tuple(_left_out(table)),
+        keyed=bool(table.key),
+        types=types,
+    )
+
+
+def _left_out(table: Table) -> Iterator[str]:
+    """Say what of another store's declarations a table here does not have; the way back has it again."""
+    if table.dialect == "sqlite":
+        return
+    for column in table.columns:
+        if column.default is not None and not column.identity:
+            yield f"{table.name}.{column.name} DEFAULT {column.default}: does not translate, and is left out"
+    for index in table.indexes:
+        if index.where is not None:
+            yield f"index {index.name} WHERE {index.where}: does not translate, and the index is left out"
+    for key in table.foreign_keys:
+        if key.immediate:
+            yield f"foreign key of {table.name} to {key.parent}: cannot be deferred here"
 
 
 def create_table(table: Table) -> str:
@@ -171,7 +195,8 @@ def create_table(table: Table) -> str:
             text += f" ON DELETE {key.on_delete}"
         if key.on_update != "NO ACTION":
             text += f" ON UPDATE {key.on_update}"
-        parts.append(text + (" DEFERRABLE INITIALLY DEFERRED" if key.deferrable else ""))
+        deferred = key.deferrable and not key.immediate
+        parts.append(text + (" DEFERRABLE INITIALLY DEFERRED" if deferred else ""))
     tail = [w for w, on in (("WITHOUT ROWID", table.without_rowid), ("STRICT", table.strict)) if on]
     return f"CREATE TABLE {ident(table.name)} ({', '.join(parts)}) {', '.join(tail)}".rstrip()
 
