@@ -7,6 +7,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from integration.support import comparing, stores
@@ -291,6 +292,40 @@ def test_a_link_that_is_checked_at_once_unless_asked_otherwise_stays_so(
             "SELECT array_agg((condeferrable, condeferred)::text ORDER BY conkey) FROM pg_constraint"
             f" WHERE conrelid = '{name}.c'::regclass AND contype = 'f'"
         ) == [(["(t,f)", "(t,t)", "(f,f)"],)]
+
+
+def test_a_unique_constraint_is_one_again_also_after_rows_were_amended(
+    tmp_path: Path, database: Database
+) -> None:
+    database.run(
+        "CREATE SCHEMA store",
+        'CREATE TABLE store.p (id int PRIMARY KEY, a int, b text, CONSTRAINT "a and b" UNIQUE (a, b), c int UNIQUE)',
+        "CREATE UNIQUE INDEX p_b ON store.p (b DESC)",
+        "CREATE TABLE store.c (x int REFERENCES store.p (c))",
+        "INSERT INTO store.p VALUES (1, 1, 'x', 1), (2, 2, 'y', 2)",
+        "INSERT INTO store.c VALUES (1)",
+    )
+    kept = (
+        "SELECT array_agg(conname::text ORDER BY conname) FROM pg_constraint"
+        " WHERE conrelid = 'there.p'::regclass AND contype = 'u'"
+    )
+    between = tmp_path / "b.sqlite"
+    api.migrate(database.at("store"), between)
+    api.migrate(between, database.at("there"))
+    assert database.run(kept) == [(["a and b", "p_c_key"],)]
+    database.run(  # each has the other's value now
+        "UPDATE store.c SET x = NULL",
+        "UPDATE store.p SET c = 9 WHERE id = 1",
+        "UPDATE store.p SET c = 1 WHERE id = 2",
+        "UPDATE store.p SET c = 2 WHERE id = 1",
+        "UPDATE store.c SET x = 2",
+    )
+    api.migrate(database.at("store"), between, update=True, mirror=True)
+    assert api.migrate(between, database.at("there"), mirror=True).verified
+    assert database.run(kept) == [(["a and b", "p_c_key"],)]
+    assert database.run("SELECT 1 FROM pg_indexes WHERE schemaname = 'there' AND indexname = 'p_b'") == [(1,)]
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        database.run("INSERT INTO there.p VALUES (3, 9, 'z', 1)")
 
 
 def test_what_is_under_a_domain_is_what_is_carried(tmp_path: Path, database: Database) -> None:

@@ -18,7 +18,7 @@ from migrate.backends.postgres.types import columns_here
 from migrate.errors import BackendError, TransientError
 from migrate.fit import INT64
 from migrate.layouts.words import word_columns
-from migrate.schema import Column, Kind, Table
+from migrate.schema import Column, Index, Kind, Table
 
 if TYPE_CHECKING:
     from migrate.backends.postgres.target import PostgresTarget
@@ -162,13 +162,18 @@ def _indexes(target: PostgresTarget, table: Table, standing: _Standing) -> list[
     for made, index in zip(wanted, table.indexes, strict=True):
         if made is None:
             target.note(f"index {index.name} of {table.name}: its condition {index.where} does not translate")
-    unique = [index.unique for index in table.indexes]
-    for made, is_unique in zip([*wanted, ddl.nocase_key(table, target.server)], [*unique, True], strict=True):
+    nocase = Index("", (), unique=True)
+    for made, index in zip(
+        [*wanted, ddl.nocase_key(table, target.server)], [*table.indexes, nocase], strict=True
+    ):
         if made is not None:
             name, sql = standing.free(table, *made)
-            if name not in standing.relations:
-                phase = Phase.LINK if is_unique else Phase.INDEX
-                add(f"index {name}", partial(_plain_index, target, table, name, sql), phase)
+            constraint = ddl.is_constraint(table, index)
+            half_built = constraint and (fitting(table.name), name) not in standing.constraints
+            if name not in standing.relations or half_built:
+                phase = Phase.LINK if index.unique else Phase.INDEX
+                build = _unique_constraint if constraint else _plain_index
+                add(f"index {name}", partial(build, target, table, name, sql), phase)
     if target.options.index == "none":
         return found
     for column, here in zip(table.columns, columns_here(table, target.options), strict=True):
@@ -273,6 +278,18 @@ def _plain_index(target: PostgresTarget, table: Table, name: str, sql: str, prog
         if getattr(exc.__cause__, "sqlstate", None) != "54000":
             raise
         target.note(f"index {name} was left out: a value of {table.name} is too long for it")
+
+
+def _unique_constraint(target: PostgresTarget, table: Table, name: str, sql: str, progress: Progress) -> None:
+    """Build a unique index and make it what a UNIQUE constraint stands on."""
+    _plain_index(target, table, name, sql, progress)
+    with target.transaction(f"build {name}", table=table.name) as db:
+        here = target.server.schema, fitting(table.name)
+        built = db.execute("SELECT to_regclass(%s)", (target.at(name),)).fetchone()
+        if built != (None,) and name not in _constraints_of(db, *here):
+            db.execute(
+                f"ALTER TABLE {qualified(*here)} ADD CONSTRAINT {ident(name)} UNIQUE USING INDEX {ident(name)}"
+            )
 
 
 def _vector_index(

@@ -216,6 +216,12 @@ def index(table: Table, wanted: Index, server: Server) -> tuple[str, str] | None
     )
 
 
+def is_constraint(table: Table, wanted: Index) -> bool:
+    """Whether an index is what a UNIQUE constraint of Postgres stands on."""
+    plain = not any(p.descending or p.collation for p in wanted.parts)
+    return table.dialect == "postgres" and wanted.constraint and wanted.where is None and plain
+
+
 def _is_one_expression(text: str) -> bool:
     """Whether a text ends nothing but itself in a statement; a crafted file may say anything."""
     plain = re.sub(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", "x", text)

@@ -430,14 +430,19 @@ class PostgresTarget:
                 if name in ddl.foreign_key_names(ours, table):
                     db.execute(f"ALTER TABLE {self.at(table)} DROP CONSTRAINT {ident(name)}")
             unique = db.execute(
-                "SELECT t.relname::text, c.relname::text FROM pg_catalog.pg_index i"
+                "SELECT t.relname::text, c.relname::text, EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k"
+                "   WHERE k.conindid = c.oid AND k.contype = 'u') FROM pg_catalog.pg_index i"
                 " JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_class t"
                 " ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace"
                 " WHERE n.nspname = %s AND t.relname = ANY(%s) AND i.indisunique AND NOT i.indisprimary",
                 (self.server.schema, made),
             ).fetchall()
-            for here, name in unique:
-                if name in ddl.unique_names(ours, here, self.server):
+            for here, name, constraint in unique:
+                if name not in ddl.unique_names(ours, here, self.server):
+                    continue
+                if constraint:
+                    db.execute(f"ALTER TABLE {self.at(here)} DROP CONSTRAINT {ident(name)}")
+                else:
                     db.execute(f"DROP INDEX {self.at(name)}")
 
     def amend(
