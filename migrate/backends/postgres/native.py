@@ -28,6 +28,7 @@ _TYPE = re.compile(
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 _WHEN = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?P<zone>Z|[+-]\d\d(?::?\d\d)?)?")
 _UUID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}", re.I)
+_OWN_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _DECIMAL = re.compile(r"-?(?:0|[1-9]\d{0,300})(?:\.\d{1,300})?")
 _A_DATE = r"\d|infinity|epoch|now|today|tomorrow|yesterday|allballs"
 # What every text must have in it that a type takes.
@@ -200,6 +201,8 @@ def _timestamp(cell: str, numbers: Sequence[int]) -> str | None:
 
 
 def _uuid(cell: str, numbers: Sequence[int]) -> str | None:
+    if _OWN_UUID.fullmatch(cell):
+        return cell
     if not _UUID.fullmatch(cell):
         return None
     digits = cell.replace("-", "").lower()
