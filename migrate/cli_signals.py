@@ -94,17 +94,18 @@ class Interruption:
         self._watched.close()
 
     def _in_main_thread(self, number: int, frame: FrameType | None) -> None:
-        """Raise when it is time to. Runs between two steps of Python code in the main thread."""
+        """Raise when it is time to. Runs between two steps of Python code in the main thread.
+
+        `stop` is set by the other thread: this one may be inside `stop.wait`, and hold its lock.
+        """
         if self._over:
             return
         if number == _ALARM or self._at_once or self.number is not None:
             self._at_once = False
             self.number = self.number or number
-            self.stop.set()
             self.broken_off = True
             raise BrokenOffError("interrupted", exit_code=self.exit_code, hint=HINT)
         self.number = number
-        self.stop.set()
         if _ALARM is not None:
             self._before[_ALARM] = signal.signal(_ALARM, self._in_main_thread)
             signal.setitimer(signal.ITIMER_REAL, PATIENCE_S)

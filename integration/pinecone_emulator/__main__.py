@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 
 from integration.pinecone_emulator.emulator import PineconeEmulator
@@ -23,14 +23,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lag-s", type=float, default=0.0, help="seconds until reads see a write")
     parser.add_argument("--seed", type=int, default=0, help="of the random choices of faults")
     chosen = parser.parse_args(arguments)
-    done = threading.Event()
+    # A pipe and no Event: a handler that sets one may meet the lock that its own thread holds in `wait`.
+    done, end = os.pipe()
     for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: done.set())
+        signal.signal(name, lambda *_: os.write(end, b"."))
     emulator = PineconeEmulator(chosen.port, chosen.api_key, chosen.lag_s, chosen.state, seed=chosen.seed)
     with emulator:
         sys.stdout.write(f"{emulator.controller_url}\n")
         sys.stdout.flush()
-        done.wait()
+        os.read(done, 1)
     return 0
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -34,12 +35,13 @@ def main() -> None:
     grpc_, grpc_port = grpc_server.serve(app, given.grpc_port)
     threading.Thread(target=rest.serve_forever, args=(0.05,), daemon=True).start()
 
-    asked = threading.Event()
+    # A pipe and no Event: a handler that sets one may meet the lock that its own thread holds in `wait`.
+    asked, ask = os.pipe()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: asked.set())
+        signal.signal(number, lambda *_: os.write(ask, b"."))
     sys.stdout.write(json.dumps({"http_port": rest.server_address[1], "grpc_port": grpc_port}) + "\n")
     sys.stdout.flush()
-    asked.wait()
+    os.read(asked, 1)
 
     grpc_.stop(grace=1).wait()
     rest.shutdown()

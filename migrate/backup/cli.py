@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import contextlib
 import logging
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _STORE_HELP = "s3://bucket/prefix?endpoint=http://host:9000&region=auto, or file:///folder"
 # A service manager waits 90 s by default before it kills; a part on its way is given up long before.
 _STOP_S = 5.0
+_LOOK_S = 0.2  # how often the service looks whether it was told to stop
 # With a store that cannot be reached at all, a person should not wait for minutes.
 _REACH_S = 20.0
 
@@ -259,13 +261,11 @@ def run(args: argparse.Namespace) -> int:
         ServiceSettings(interval_s=args.interval, verify_every_s=args.verify_every, heartbeat=args.heartbeat),
     )
     server = serve(service.metrics, args.metrics) if args.metrics else None
-    told = threading.Event()
-    code = 143
+    told: int | None = None  # no Event: its lock may be held by the very thread that a signal interrupts
 
     def stop(number: int, _frame: object) -> None:
-        nonlocal code
-        code = 128 + number
-        told.set()
+        nonlocal told
+        told = number
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -273,16 +273,15 @@ def run(args: argparse.Namespace) -> int:
         logger.info(
             "every %.0f s: %s -> %s (%s)", args.interval, manager.path, manager.store.url, manager.database
         )
-        # With a timeout, since a wait without one cannot be interrupted by a signal on every platform.
-        while not told.wait(1.0) and service.running:
-            continue
+        while told is None and service.running:
+            time.sleep(_LOOK_S)
         clean = service.stop(_STOP_S) and not service.interrupted
-        if not told.is_set():
+        if told is None:
             raise InterruptedRunError("the service ended by itself", exit_code=1)
         logger.info("stopped%s", "" if clean else "; a backup under way was given up")
         if args.json:
             print_json({"store": manager.store.url, "database": manager.database, "clean": clean})
-        return 0 if clean else code
+        return 0 if clean else 128 + told
     finally:
         for number, old in previous.items():
             signal.signal(number, old)
@@ -394,20 +393,21 @@ def _interruptible() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield cancel
         return
-    code = 143
+    came: int | None = None
 
     def stop(number: int, _frame: object) -> None:
-        nonlocal code
-        code = 128 + number
-        cancel.set()
+        nonlocal came
+        came = number
+        # By another thread: this one may hold the event's lock, and lets go of it as it unwinds.
+        _thread.start_new_thread(cancel.set, ())
         raise _Stopped
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield cancel
     except (_Stopped, MigrateError) as exc:
-        if cancel.is_set():
-            raise InterruptedRunError("interrupted", exit_code=code, hint="run it again") from exc
+        if came is not None:
+            raise InterruptedRunError("interrupted", exit_code=128 + came, hint="run it again") from exc
         raise
     finally:
         for number, old in previous.items():

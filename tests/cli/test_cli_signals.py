@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from cli_command import document, error_lines, memlift, sample, slow_memlift, wait_for
 
+from migrate.cli_signals import Interruption
+
 PROMISED_S = 5.0 + 1.0  # and a second for a busy machine
 
 
@@ -104,3 +106,13 @@ def test_a_statement_that_cannot_be_interrupted_ends_with_the_process(tmp_path: 
     assert json.loads(out)["exit_code"] == 143
     assert len(error_lines(err)) == 2
     assert_resumes(tmp_path)
+
+
+def test_a_signal_may_come_while_the_lock_of_the_stop_is_held() -> None:
+    """As within `stop.wait`, in the thread that handles signals."""
+    with Interruption() as watching:
+        with watching.stop._cond:  # type: ignore[attr-defined]
+            signal.raise_signal(signal.SIGTERM)
+            assert not watching.stop.is_set()
+        assert watching.stop.wait(PROMISED_S)
+    assert watching.exit_code == 143
