@@ -1,9 +1,9 @@
 """The data plane of one index: the documented HTTP API (2026-07), spoken over httpx.
 
-Why not the SDK's own index client, when the SDK serves for the control plane: over REST it
-retries three times, which no setting switches off, and hides `Retry-After`; it sends a float32
-as the digits of its double, twice the bytes; over gRPC a 429 tells no waiting time, and
-neither gives the log sequence numbers of a fetch. httpx is what the SDK itself sends with.
+Why not the SDK's own index client (10.2), when the SDK serves for the control plane: over REST
+it retries three times, which no setting switches off; it sends a float32 as the digits of its
+double, twice the bytes; it reads a `-0` as 0, so that a vector comes back changed; a deletion
+tells no log sequence number; over gRPC a 429 tells no waiting time. httpx is what it sends with.
 
 Both loops that repeat requests are those of `migrate.backends.pacing`: reads are repeated here,
 upserts by its `Writer`, which needs each failure to find its pace.
