@@ -63,7 +63,7 @@ def inspection_text(found: Inspection, page: Page) -> str:
     rebuilt = [n["name"] for n in found.not_carried if n["derived"]]
     others = [n for n in found.not_carried if not n["derived"]]
     if rebuilt:
-        lines += page.wrapped(f"derived, rebuilt by a migration: {', '.join(rebuilt)}")
+        lines += page.wrapped(f"derived, not copied by a migration: {', '.join(rebuilt)}")
     for n in others:
         lines += page.wrapped(f"not carried by a migration: {n['name']} ({n['reason']})")
     if not found.tables:

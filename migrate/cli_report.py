@@ -296,7 +296,7 @@ def _left_behind(report: Report, page: Page) -> list[str]:
     lost = [n for n in report.not_carried if not n.get("derived")]
     lines: list[str] = []
     if rebuilt:
-        lines += page.wrapped(f"rebuilt, not copied: {', '.join(rebuilt)}", "  ")
+        lines += page.wrapped(f"derived, not copied: {', '.join(rebuilt)}", "  ")
     for n in lost:
         lines += page.wrapped(f"not carried: {n['name']} ({n['reason']})", "  ")
     return lines

@@ -224,7 +224,7 @@ class NotCarried:
 
     name: str
     reason: str
-    derived: bool = field(default=False)  # True: rebuilt in the target, nothing is lost
+    derived: bool = field(default=False)  # True: made of what is carried, nothing is lost
 
 
 def affinity(declared: str) -> str:

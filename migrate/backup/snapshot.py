@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from migrate.backends.sqlite.hostile import HEADER_BYTES, descriptor_of, parse_header, refuse_truncated
 from migrate.backup.patience import Patience
 from migrate.errors import BackendError, ConfigError, TransientError, VerifyError
 
@@ -84,6 +83,8 @@ def database_size(path: Path) -> int:
 
 def _cut_off(path: Path) -> ConfigError | None:
     """Return what is wrong with a file, where nothing beside it can make up for that."""
+    # The backend brings numpy along, which `memlift --help` does without.
+    from migrate.backends.sqlite.hostile import HEADER_BYTES, descriptor_of, parse_header, refuse_truncated
 
     def beside() -> bool:
         return any(Path(f"{path}{suffix}").exists() for suffix in ("-wal", "-journal"))

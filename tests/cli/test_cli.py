@@ -38,7 +38,7 @@ def test_migrating_prints_a_report_on_stdout_and_nothing_but_progress_on_stderr(
     assert done.returncode == 0
     assert "✓  memory_traces" in done.stdout
     assert "verified: every row compared, no difference" in done.stdout
-    assert "rebuilt, not copied: memory_traces_fts" in done.stdout
+    assert "derived, not copied: memory_traces_fts" in done.stdout
     assert f"{ROWS} rows in 14 tables" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
     assert error_lines(done.stderr) == []

@@ -53,7 +53,7 @@ def test_full_text_indexes_are_derived_and_their_shadows_as_well(tmp_path: Path)
         tmp_path / "a.db", "CREATE TABLE t (v); CREATE VIRTUAL TABLE f USING fts5(v, content='t')"
     )
     found = left(path)
-    assert found["f"] == ("a full-text index, rebuilt from its table", True)
+    assert found["f"] == ("a full-text index over a table that is carried", True)
     assert {reason for name, (reason, _) in found.items() if name != "f"} == {"part of a virtual table"}
     source = SqliteSource(path)
     assert [t.name for t in source.tables()] == ["t"]

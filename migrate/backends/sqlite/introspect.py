@@ -68,7 +68,7 @@ def _virtual(
         if stored == kept or (stored[: len(kept)] == kept and declared.option("locale") is not None):
             return _full_text(connection, name, declared, left)
     if content:
-        left.append(NotCarried(name, "a full-text index, rebuilt from its table", derived=True))
+        left.append(NotCarried(name, "a full-text index over a table that is carried", derived=True))
     elif content is not None:
         reason = "a full-text index that keeps no text (content=''): fill it again from where its texts are"
         left.append(NotCarried(name, reason))
