@@ -7,6 +7,7 @@ taken up by the next look.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import secrets
 import time
@@ -28,7 +29,7 @@ from provisioners.engine import (
 from provisioners.errors import NotReadyError, ProvisionError
 from provisioners.pgtuning import MIB
 
-PORT_PATIENCE_S = 3.0  # that a port we had before may need to become free again
+PORT_PATIENCE_S = 10.0  # that a port we had before may need to become free again on a busy machine
 _ROUNDS = 8  # looks at the engine: each takes one step, and a racing process may undo one
 _IN_CONTAINER = Path("/.dockerenv")
 
@@ -116,7 +117,7 @@ class DockerStore(OwnedContainer):
             except PortTakenError:
                 if time.monotonic() >= until:
                     raise
-            time.sleep(PORT_PATIENCE_S / 10)
+            time.sleep(PORT_PATIENCE_S / 30)
 
     def _heal(self, container: Container) -> Container | None:
         """The engine calls it unhealthy: our own query decides, and one restart is tried."""
@@ -331,6 +332,11 @@ class DockerStore(OwnedContainer):
             return f"container {before.name} was removed meanwhile"
         again = now.restarts - before.restarts
         ended = now.state in ("exited", "dead") or (fresh and now.state == "restarting")
+        if ended and not fresh and "address already in use" in (now.error or ""):
+            # The engine restarted it before it had let go of its own port, and gave up.
+            with contextlib.suppress(PortTakenError):
+                self.engine.start(now.id)
+            return None
         if ended or again > (0 if fresh else 1):
             error = f", {now.error}" if now.error else ""
             return (

@@ -133,6 +133,26 @@ def test_a_server_that_the_engine_restarts_once_is_waited_for(
     assert store(engine).up() == first
 
 
+def test_a_server_that_met_its_own_port_when_it_was_restarted_is_started_again(engine: FakeEngine) -> None:
+    first = store(engine).up()
+    error = "failed to bind host port for 127.0.0.1:5432: address already in use"
+    looks = 0
+    real = engine.container
+
+    def killed_at_the_second_look(name: str) -> Container | None:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            engine.put(name, state="exited", exit_code=137, error=error)
+        return real(name)
+
+    engine.calls.clear()
+    engine.sleepy = 1
+    engine.container = killed_at_the_second_look  # type: ignore[method-assign]
+    assert store(engine).up() == first
+    assert engine.calls == [f"start {NAME}"]
+
+
 def test_a_first_start_that_dies_leaves_nothing_behind(engine: FakeEngine) -> None:
     engine.dies = True
     with pytest.raises(ProvisionError, match=r"ended \(exit code 1\)"):
