@@ -4,9 +4,8 @@
     4096   the sections, one after the other
     ...    the manifest: JSON with the SHA-256 of each half of each section
 
-What was hashed is what is used: sections are the file itself, kept from all
-writers meanwhile, or else a copy of our own, and hashed while they become an
-index, which nobody may ask before.
+What was hashed is what is used: a section is read into memory of our own, and
+hashed there while it becomes an index, which nobody may ask before.
 """
 
 from __future__ import annotations
@@ -23,8 +22,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from migrate.hnsw.mapping import ChangedError, steady
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -121,46 +118,28 @@ class Read:
 
 @contextmanager
 def reading(descriptor: int, found: Manifest, *, trusted: bool) -> Iterator[Read]:
-    """Give the sections as memory; the hashes are computed meanwhile and after, none where `trusted`.
+    """Read the sections into memory; the hashes are computed meanwhile and after, none where `trusted`.
 
-    The memory is good for the time of the `with`. Raises BrokenError for a file that ends too early or
-    was changed meanwhile, OSError.
+    Raises BrokenError for a file that ends too early, OSError.
     """
-    try:
-        with ThreadPoolExecutor(_workers()) as pool, steady(descriptor) as whole:
-            try:
-                sections = _of(whole, found) if whole is not None else _copied(descriptor, found, pool)
-                checks: list[tuple[Future[str], str]] = []
-                if not trusted:
-                    for name, (_, _, hashes) in found.sections.items():
-                        parts = zip(_parts(sections[name]), hashes, strict=True)
-                        checks += [(pool.submit(_sha256, part), wanted) for part, wanted in parts]
-                yield Read(sections, checks)
-            finally:
-                pool.shutdown(cancel_futures=True)
-    except ChangedError as exc:
-        raise BrokenError(str(exc)) from None
-
-
-def _of(whole: Bytes, found: Manifest) -> dict[str, Bytes]:
-    """Cut a file into its sections; small ones are copied where that makes whole numbers of them aligned."""
-    if any(offset + length > len(whole) for offset, length, _ in found.sections.values()):
-        raise BrokenError("it is cut off")
-    parts = {name: whole[offset : offset + length] for name, (offset, length, _) in found.sections.items()}
-    return {name: part if part.ctypes.data % 8 == 0 else part.copy() for name, part in parts.items()}
-
-
-def _copied(descriptor: int, found: Manifest, pool: ThreadPoolExecutor) -> dict[str, Bytes]:
-    """Read the sections into memory of our own."""
     sections = {name: np.empty(length, np.uint8) for name, (_, length, _) in found.sections.items()}
-    reads = [
-        pool.submit(_read_all, descriptor, chunk, offset + i * _CHUNK_BYTES)
-        for name, (offset, _, _) in found.sections.items()
-        for i, chunk in enumerate(_cut(sections[name], _CHUNK_BYTES))
-    ]
-    if not all(read.result() for read in reads):
-        raise BrokenError("it is cut off")
-    return sections
+    checks: list[tuple[Future[str], str]] = []
+    with ThreadPoolExecutor(_workers()) as pool:
+        try:
+            reads = [
+                pool.submit(_read_all, descriptor, chunk, offset + i * _CHUNK_BYTES)
+                for name, (offset, _, _) in found.sections.items()
+                for i, chunk in enumerate(_cut(sections[name], _CHUNK_BYTES))
+            ]
+            if not all(read.result() for read in reads):
+                raise BrokenError("it is cut off")
+            if not trusted:
+                for name, (_, _, hashes) in found.sections.items():
+                    parts = zip(_parts(sections[name]), hashes, strict=True)
+                    checks += [(pool.submit(_sha256, part), wanted) for part, wanted in parts]
+            yield Read(sections, checks)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _parts(data: Bytes) -> list[memoryview]:

@@ -52,7 +52,7 @@ def _read(descriptor: int) -> tuple[container.Manifest, dict[str, Any]]:
     found = container.manifest(descriptor)
     with container.reading(descriptor, found, trusted=False) as read:
         read.verify()
-        return found, {name: part.copy() for name, part in read.sections.items()}
+        return found, read.sections
 
 
 def answers(sidecar: Path, rows: Rows) -> None:
