@@ -25,7 +25,7 @@ def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
 def small_disk() -> Iterator[Callable[[str], Path]]:
     """Return a function that gives a disk of a size (`4m`), and makes it larger when called again."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("needs root to mount a tmpfs")
+        pytest.skip("a disk that fills up is a small tmpfs, and mounting one needs root")
     # Not below tmp_path, which the server's own user may not enter.
     place = Path(tempfile.mkdtemp(prefix="small-disk-"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +13,13 @@ import pytest
 from integration.support import comparing, stores
 from integration.support.child import Child
 from integration.support.comparing import same
-from integration.support.pooler import pooled, program
+from integration.support.pooler import pooled
 from integration.support.servers import Database
 from migrate import api
 
 
 @pytest.fixture
 def behind(database: Database, tmp_path: Path) -> Iterator[Database]:
-    if program() is None and os.environ.get("CI") != "true":
-        pytest.skip("pgbouncer is not installed")
     with pooled(database, tmp_path / "pooler", size=4) as found:
         yield found
 

@@ -17,7 +17,7 @@ from provisioners.embedded import EmbeddedPostgres
 def kit() -> Iterator[DockerKit]:
     """A Docker daemon and a registry of our own for the whole run."""
     if (reason := missing_reason()) is not None:
-        pytest.skip(reason)
+        pytest.skip(f"these tests start a Docker daemon of their own: {reason}")
     with running_kit() as running:
         yield running
 

@@ -108,7 +108,7 @@ def test_a_kept_server_outlives_its_users_until_it_is_forced(folder: Path) -> No
     assert not again.running()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="a zombie of ours is made by prctl, which only Linux has")
 def test_a_killed_postmaster_that_stays_a_zombie_is_not_taken_for_alive(folder: Path) -> None:
     with orphans_become_ours():
         server = EmbeddedPostgres(folder)
