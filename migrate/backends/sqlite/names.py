@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from migrate import values
-from migrate.errors import BackendError, MigrateError, TransientError
+from migrate.errors import BackendError, MigrateError, SchemaError, TransientError
 from migrate.schema import Table
 
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*\Z", re.ASCII)
@@ -100,3 +100,25 @@ def _hint(code: str) -> str | None:
     if code.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
         return "check the permissions of the file and its folder"
     return None
+
+
+def check_names(tables: Sequence[Table]) -> None:
+    """Raise SchemaError for names that SQLite refuses, or takes for one."""
+    tables_here = [t.name.lower() for t in tables]
+    for table in tables:
+        if tables_here.count(table.name.lower()) > 1:
+            raise SchemaError(
+                f"table names that differ only in case: {table.name!r}",
+                hint="SQLite takes them for one: leave one out with --exclude",
+            )
+        if table.name.lower().startswith("sqlite_"):
+            raise SchemaError(
+                f"SQLite reserves the table name {table.name!r}", hint=f"--exclude {table.name} leaves it out"
+            )
+        columns = [n.lower() for n in table.column_names]
+        twice = [n for n in table.column_names if columns.count(n.lower()) > 1]
+        if twice:
+            raise SchemaError(
+                f"column names of {table.name!r} that differ only in case: {', '.join(twice[:4])}",
+                hint=f"SQLite takes them for one: rename one, or leave the table out with --exclude {table.name}",
+            )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sqlite3
 import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -11,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from migrate import lease, values
-from migrate.backends.base import Options, Phase, Position, Standing, Step
+from migrate import lease
+from migrate.backends.base import Options, Position, Standing, Step
 from migrate.backends.sqlbooks import NAMES, Books, statements
-from migrate.backends.sqlite import ddl, fulltext
+from migrate.backends.sqlite import build, ddl, fulltext
+from migrate.backends.sqlite.amending import amend, insert
 from migrate.backends.sqlite.indexing import Sidecars
 from migrate.backends.sqlite.introspect import read_schema
-from migrate.backends.sqlite.names import bound, ident, literal, orphans_of, rowid_name, translating
+from migrate.backends.sqlite.names import check_names, ident, literal, orphans_of, translating
 from migrate.backends.sqlite.opening import open_source
 from migrate.backends.sqlite.source import NOW
 from migrate.batch import Batch, ExactCell, Row
@@ -84,6 +84,11 @@ class SqliteTarget:
         return self._db.execute(sql, tuple(parameters)).fetchall()
 
     @property
+    def options(self) -> Options:
+        """Return what the user chose."""
+        return self._options
+
+    @property
     def books(self) -> Books:
         """Return memlift's own tables here; to be used inside `transaction`."""
         return self._books
@@ -123,7 +128,7 @@ class SqliteTarget:
                 f"there is no folder {self._path.parent}", hint="make it first, or check the path"
             )
         if not self._options.dry_run:
-            _check_names(tables)
+            check_names(tables)
         if not self._path.exists() or self._path.stat().st_size == 0:
             return Standing()
         if not self._options.dry_run and self._path.with_name(self._path.name + "-journal").exists():
@@ -220,7 +225,7 @@ class SqliteTarget:
             here = {
                 r[0].lower() for r in self._run("SELECT name FROM sqlite_schema WHERE type = 'table'", ())
             }
-            _check_names(tables)
+            check_names(tables)
             for table in tables:
                 if table.name in made and made[table.name][0].lower() not in here:  # dropped by others
                     self._books.forget_table(table.name)
@@ -296,24 +301,8 @@ class SqliteTarget:
             self._begin()
             # A resumed run may meet a row again that moved in its source; the newer one stands.
             again = bool(batch.table.key) and self._again
-            self._insert(batch.table, batch.rows, "", "INSERT OR REPLACE" if again else "INSERT")
+            insert(self._db, batch.table, batch.rows, verb="INSERT OR REPLACE" if again else "INSERT")
         self._pending += exact
-
-    def _insert(self, table: Table, rows: Sequence[Row], conflict: str, verb: str = "INSERT") -> None:
-        names = ", ".join(map(ident, table.column_names))
-        marks = ", ".join("?" * len(table.columns))
-        head = f"{verb} INTO {ident(table.name)} ({names}) VALUES"
-        self._db.execute("SAVEPOINT batch")
-        try:
-            self._db.executemany(f"{head} ({marks}){conflict}", rows)
-        except UnicodeEncodeError:
-            # Text that is no UTF-8: bound as bytes and cast, which SQLite does not check.
-            self._db.execute("ROLLBACK TO batch")
-            for row in rows:
-                cells = [bound(c) for c in row]
-                marks = ", ".join("CAST(? AS TEXT)" if cast else "?" for _, cast in cells)
-                self._db.execute(f"{head} ({marks}){conflict}", [c for c, _ in cells])
-        self._db.execute("RELEASE batch")
 
     def commit(self, position: Position) -> None:
         """See `Target.commit`."""
@@ -353,118 +342,17 @@ class SqliteTarget:
         removed_rows: Sequence[Row] = (),
     ) -> None:
         """See `Target.amend`."""
-        kinds = [c.kind for c in table.columns]
-        with translating("amend rows", table=table.name):
-            self._begin()
-            self._fence()
-            for row in removed_rows:
-                if not self._books.drop_exact_row(table.name, values.exact_row(kinds, row)):
-                    self._remove_one(table, row)
-            conflict = ""
-            if table.key:
-                key_kinds = [kinds[i] for i in table.key_positions]
-                self._books.drop_exact(table.name, (values.key_bytes(key_kinds, key) for key in removed))
-                self._books.drop_exact(table.name, (values.row_key(table, row) for row in rows))
-                self._books.drop_exact(table.name, {c.key for c in exact if c.key is not None})
-                fits = ddl.fit(table, self._options)
-                for key in removed:
-                    if fits.holds_key(key):  # else its row was kept aside whole, and is forgotten by now
-                        self._remove_key(table, key)
-                conflict = " ON CONFLICT DO NOTHING"
-                if replace:
-                    # Removed and written anew, so that a value of a UNIQUE column may move between rows.
-                    conflict = ""
-                    for row in rows:
-                        self._remove_key(table, [row[i] for i in table.key_positions])
-                elif table.full_text is not None:  # a virtual table takes no ON CONFLICT
-                    conflict, rows = "", self._absent(table, rows)
-            self._insert(table, rows, conflict)
-            self._books.add_exact(exact)
-            hit("amend.inside")
-            self._db.execute("COMMIT")
-
-    def _absent(self, table: Table, rows: Sequence[Row]) -> list[Row]:
-        """Return the rows whose key, one integer, is not there."""
-        sql = f"SELECT 1 FROM {ident(table.name)} WHERE {ident(table.key[0])} = ?"
-        (at,) = table.key_positions
-        return [row for row in rows if not self._run(sql, (row[at],))]
-
-    def _remove_key(self, table: Table, key: Sequence[Any]) -> None:
-        tests, cells = [], []
-        for name, cell in zip(table.key, key, strict=True):
-            value, cast = bound(cell)
-            tests.append(f"{ident(name)} = " + ("CAST(? AS TEXT)" if cast else "?"))
-            cells.append(value)
-        self._db.execute(f"DELETE FROM {ident(table.name)} WHERE {' AND '.join(tests)}", cells)
-
-    def _remove_one(self, table: Table, row: Row) -> None:
-        tests, cells = [], []
-        for name, cell in zip(table.column_names, row, strict=True):
-            value, cast = bound(cell)
-            mark = "CAST(? AS TEXT)" if cast else "?"
-            tests.append(f"{ident(name)} IS {mark} AND typeof({ident(name)}) = typeof({mark})")
-            cells += [value, value]
-        where, rowid = " AND ".join(tests), rowid_name(table)
-        if rowid is not None:
-            where = f"{rowid} = (SELECT {rowid} FROM {ident(table.name)} WHERE {where} LIMIT 1)"
-        self._db.execute(f"DELETE FROM {ident(table.name)} WHERE {where}", cells)
+        amend(self, table, rows, exact, replace=replace, removed=removed, removed_rows=removed_rows)
 
     # --- after rows -----------------------------------------------------------
 
     def steps(self, tables: Sequence[Table]) -> list[Step]:
-        """See `Target.steps`. Primary keys are part of a table from the start in SQLite."""
-        layout = self._options.layout
-        steps: list[Step] = []
-        if layout is not None:
-            steps += (
-                Step(_named(statement, tables), _title(statement), Phase.INDEX, self._statement(statement))
-                for statement in layout.sqlite_after(tables)
-            )
-        adopted = self._books.adopted()
-        for table in tables:
-            if table.name in adopted:
-                continue
-            for index in table.indexes:  # those that the layout has made by now are left as they are
-                statement = ddl.create_index(table, index)
-                if statement is not None:
-                    steps.append(
-                        Step(table.name, f"index {index.name}", Phase.INDEX, self._statement(statement))
-                    )
-            if table.sequence is not None:
-                steps.append(Step(table.name, "sequence", Phase.LINK, self._sequence(table)))
-        return steps + self._sidecars.steps(self._db, tables, self._beat)
+        """See `Target.steps`."""
+        return build.steps(self, tables) + self._sidecars.steps(self._db, tables, self._beat)
 
     def _beat(self) -> None:
         with self.transaction("renew the lease"):
             self._books.beat(self._owner)
-
-    def _statement(self, sql: str) -> Callable[[Callable[[int, int], None]], None]:
-        def run(progress: Callable[[int, int], None]) -> None:
-            with translating("build an index", file=str(self._path)):
-                self._begin()
-                self._fence()
-                self._db.execute(sql)
-                self._db.execute("COMMIT")
-            progress(1, 1)
-
-        return run
-
-    def _sequence(self, table: Table) -> Callable[[Callable[[int, int], None]], None]:
-        def run(progress: Callable[[int, int], None]) -> None:
-            with translating("set a sequence", table=table.name):
-                self._begin()
-                self._fence()
-                found = self._run("SELECT seq FROM sqlite_sequence WHERE name = ?", (table.name,))
-                if not found:
-                    sql = "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)"
-                    self._run(sql, (table.name, table.sequence))
-                elif table.sequence is not None and found[0][0] < table.sequence:
-                    sql = "UPDATE sqlite_sequence SET seq = ? WHERE name = ?"
-                    self._run(sql, (table.sequence, table.name))
-                self._db.execute("COMMIT")
-            progress(1, 1)
-
-        return run
 
     def finish(self) -> list[str]:
         """See `Target.finish`. Foreign keys that the rows violate are counted and named."""
@@ -538,39 +426,6 @@ class SqliteTarget:
             self._db.execute("COMMIT")
         places.remove(Path(os.path.realpath(self._path)))
         return dropped
-
-
-def _check_names(tables: Sequence[Table]) -> None:
-    """Raise SchemaError for names that SQLite refuses, or takes for one."""
-    tables_here = [t.name.lower() for t in tables]
-    for table in tables:
-        if tables_here.count(table.name.lower()) > 1:
-            raise SchemaError(
-                f"table names that differ only in case: {table.name!r}",
-                hint="SQLite takes them for one: leave one out with --exclude",
-            )
-        if table.name.lower().startswith("sqlite_"):
-            raise SchemaError(
-                f"SQLite reserves the table name {table.name!r}", hint=f"--exclude {table.name} leaves it out"
-            )
-        columns = [n.lower() for n in table.column_names]
-        twice = [n for n in table.column_names if columns.count(n.lower()) > 1]
-        if twice:
-            raise SchemaError(
-                f"column names of {table.name!r} that differ only in case: {', '.join(twice[:4])}",
-                hint=f"SQLite takes them for one: rename one, or leave the table out with --exclude {table.name}",
-            )
-
-
-def _named(statement: str, tables: Sequence[Table]) -> str:
-    """Return the table that a layout's statement is about, so that its time is counted there."""
-    words = set(re.findall(r"\w+", statement))
-    return next((t.name for t in tables if t.name in words), tables[0].name if tables else "")
-
-
-def _title(statement: str) -> str:
-    words = statement.split()
-    return " ".join(words[:2]).lower() + "".join(f" {w}" for w in words[2:8] if w.strip('"').islower())
 
 
 def _derived(layout: Any, table: Table) -> list[str]:
