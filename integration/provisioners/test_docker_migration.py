@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from docker_kit import DockerKit
@@ -22,7 +23,23 @@ pytestmark = [pytest.mark.docker, pytest.mark.usefixtures("docker_home")]
 ROOT = Path(__file__).parents[2]
 BRAIN = ROOT / "migrate" / "samples" / "brain.sqlite"
 NAME = "memlift-postgres"
-MEMLIFT = (sys.executable, "-m", "migrate")
+
+
+def migrated(*words: str | Path) -> dict[str, Any]:
+    """Run `memlift migrate ... --auto-setup docker --json` in a process; return its report."""
+    done = subprocess.run(
+        [sys.executable, "-m", "migrate", "migrate", *words, "--auto-setup", "docker", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[7/7] saved" in done.stderr
+    assert saved.load()[NAME]["password"] not in done.stdout + done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["verified"] is True
+    return report
 
 
 def test_a_brain_moves_in_and_stays_whole(kit: DockerKit, tmp_path: Path) -> None:
@@ -31,20 +48,8 @@ def test_a_brain_moves_in_and_stays_whole(kit: DockerKit, tmp_path: Path) -> Non
     with closing(sqlite3.connect(brain)) as conn:
         names = [row[0] for row in conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     assert names
-    done = subprocess.run(
-        [*MEMLIFT, "migrate", brain, "postgresql:", "--auto-setup", "docker", "--json"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert report["verified"] is True
+    report = migrated(brain, "postgresql:")
     assert report["total_rows"] > 0
-    assert "[7/7] saved" in done.stderr
-    password = saved.load()[NAME]["password"]
-    assert password not in done.stdout + done.stderr
 
     def is_whole() -> bool:
         """A second run compares every row: all are there, unchanged."""
@@ -70,18 +75,9 @@ def test_a_brain_moves_in_and_stays_whole(kit: DockerKit, tmp_path: Path) -> Non
 def test_a_brain_goes_a_tier_up_into_a_container_and_its_new_address_opens_it(tmp_path: Path) -> None:
     brain = tmp_path / "brain.sqlite"
     shutil.copy(BRAIN, brain)
-    done = subprocess.run(
-        [*MEMLIFT, "migrate", brain, "--to-tier", "postgres", "--auto-setup", "docker", "--json"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert (report["verified"], report["promotion"]["moved"]) == (True, True)
+    report = migrated(brain, "--to-tier", "postgres")
+    assert report["promotion"]["moved"] is True
     assert report["search"]["passed"] is True
-    assert saved.load()[NAME]["password"] not in done.stdout + done.stderr
     address = where_is(str(brain))
     assert address is not None
     again = migrate(str(brain), address)

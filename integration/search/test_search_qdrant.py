@@ -44,15 +44,23 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantTestServe
         yield running
 
 
-@pytest.fixture(scope="module")
-def stand(server: QdrantTestServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    folder = tmp_path_factory.mktemp("search")
+def _migrated(server: QdrantTestServer, folder: Path) -> QdrantSettings:
+    """Return where the notes of the contract are now, with BM25 vectors."""
     make(folder / "notes.sqlite")
     settings = address(server, folder, bm25="content,title")
     assert api.migrate(folder / "notes.sqlite", settings).verified
-    store = open_searchable(settings)
-    yield Stand(store, without=frozenset({"text ranges", "order of equals"}))
-    store.close()
+    return settings
+
+
+def _stand(settings: QdrantSettings) -> Stand:
+    return Stand(open_searchable(settings), without=frozenset({"text ranges", "order of equals"}))
+
+
+@pytest.fixture(scope="module")
+def stand(server: QdrantTestServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    made = _stand(_migrated(server, tmp_path_factory.mktemp("search")))
+    yield made
+    made.store.close()
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -73,16 +81,13 @@ def cloud(
     server: QdrantTestServer, client: QdrantClient, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stand]:
     """Collections in strict mode, as Qdrant Cloud makes them."""
-    folder = tmp_path_factory.mktemp("cloud")
-    make(folder / "notes.sqlite")
-    settings = address(server, folder, bm25="content,title")
-    assert api.migrate(folder / "notes.sqlite", settings).verified
+    settings = _migrated(server, tmp_path_factory.mktemp("cloud"))
     for one in client.get_collections().collections:
         if one.name.startswith(settings.prefix):
             client.update_collection(one.name, strict_mode_config=CLOUD)
-    store = open_searchable(settings)
-    yield Stand(store, without=frozenset({"text ranges", "order of equals"}))
-    store.close()
+    made = _stand(settings)
+    yield made
+    made.store.close()
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
