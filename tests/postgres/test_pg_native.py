@@ -137,7 +137,7 @@ def test_columns_that_came_from_postgres_are_judged_by_their_types() -> None:
     "declared",
     [
         *("uuid", "numeric(10,2)", 'src."Mood"[]', "timestamp(0) with time zone", "geometry(Point,4326)"),
-        *('"char"', "interval day to second(3)"),
+        *('"char"', "interval day to second(3)", "double precision", "bit varying(3)[]", "character varying"),
     ],
 )
 def test_types_of_every_form_are_types(declared: str) -> None:
@@ -145,7 +145,11 @@ def test_types_of_every_form_are_types(declared: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "declared", ["text); DROP TABLE t; --", "text, x text", "", 'text"', "text DEFAULT (now())", "text--"]
+    "declared",
+    [
+        *("text); DROP TABLE t; --", "text, x text", "", 'text"', "text DEFAULT (now())", "text--"),
+        *("bool OR pg_terminate_backend(1)", "text COLLATE x", "text IS NULL"),
+    ],
 )
 def test_a_type_that_a_crafted_file_made_up_is_not_written_into_a_statement(declared: str) -> None:
     assert not is_type(declared)

@@ -22,8 +22,13 @@ from migrate.backends.postgres.names import translating
 from migrate.backends.postgres.wire import iso_utc
 from migrate.fit import Found, Texts
 
+# A name, with a schema or without, or one of the few types that are called by several words. Nothing else:
+# `bool OR pg_terminate_backend(1)` would be a call, where a text of a type is asked for.
+_NAME = r'(?:\w+|"(?:[^"]|"")+")'
+_FIELD = "(?:year|month|day|hour|minute|second)"
 _TYPE = re.compile(
-    r'(?:[\w .]|"(?:[^"]|"")+")+(?:\( *-?\w+(?: *, *-?\w+)* *\))?[\w ]*(?:\[\])*',
+    rf"(?:double precision|(?:character|bit) varying|interval(?: {_FIELD}(?: to {_FIELD})?)?|{_NAME}(?:\.{_NAME})?)"
+    r"(?:\( *-?\w+(?: *, *-?\w+)* *\))?(?: with(?:out)? time zone)?(?:\[\])*"
 )
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 _WHEN = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(?P<zone>Z|[+-]\d\d(?::?\d\d)?)?")
