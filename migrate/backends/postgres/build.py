@@ -68,6 +68,38 @@ def steps(target: PostgresTarget, tables: Sequence[Table]) -> list[Step]:
     return [*found, *unique, *links, *(step for step in indexes if step.phase is Phase.INDEX)]
 
 
+def loosen(target: PostgresTarget) -> None:
+    """Drop the foreign keys and unique indexes that `steps` built, of all tables that memlift made."""
+    with target.transaction("loosen foreign keys") as db:
+        adopted = target.books.adopted()
+        ours = {name: made for name, made in target.books.made().items() if name not in adopted}
+        made = [here for here, _ in ours.values()]
+        built = db.execute(
+            "SELECT c.relname::text, k.conname::text FROM pg_catalog.pg_constraint k"
+            " JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n"
+            " ON n.oid = c.relnamespace WHERE n.nspname = %s AND k.contype = 'f' AND c.relname = ANY(%s)",
+            (target.server.schema, made),
+        ).fetchall()
+        for table, name in built:
+            if name in ddl.foreign_key_names(ours, table):
+                db.execute(f"ALTER TABLE {target.at(table)} DROP CONSTRAINT {ident(name)}")
+        unique = db.execute(
+            "SELECT t.relname::text, c.relname::text, EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k"
+            "   WHERE k.conindid = c.oid AND k.contype = 'u') FROM pg_catalog.pg_index i"
+            " JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_class t"
+            " ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace"
+            " WHERE n.nspname = %s AND t.relname = ANY(%s) AND i.indisunique AND NOT i.indisprimary",
+            (target.server.schema, made),
+        ).fetchall()
+        for here, name, constraint in unique:
+            if name not in ddl.unique_names(ours, here, target.server):
+                continue
+            if constraint:
+                db.execute(f"ALTER TABLE {target.at(here)} DROP CONSTRAINT {ident(name)}")
+            else:
+                db.execute(f"DROP INDEX {target.at(name)}")
+
+
 def _apart(found: Sequence[Step]) -> list[Step]:
     """Return the steps of a table that no report is about."""
     return [Step("", f"{s.table}: {s.name}", s.phase, s.run) for s in found if s.name != "sequence"]

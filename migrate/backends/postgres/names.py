@@ -13,6 +13,7 @@ import psycopg
 from migrate.config import mask
 from migrate.errors import BackendError, ConfigError, MigrateError, TransientError
 
+MADE = "made by memlift"  # the comment on a schema or type that undo may drop
 MAX_NAME = 63  # bytes; a longer identifier is cut without a word (NAMEDATALEN - 1)
 # Names that no column may have (https://www.postgresql.org/docs/current/ddl-system-columns.html).
 _SYSTEM_COLUMNS = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})

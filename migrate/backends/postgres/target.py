@@ -13,9 +13,8 @@ import psycopg
 
 from migrate import lease
 from migrate.backends.base import Fit, Options, Position, Standing, Step
-from migrate.backends.postgres import ddl, wire
+from migrate.backends.postgres import build, ddl, enums, wire
 from migrate.backends.postgres.amending import amend
-from migrate.backends.postgres.build import steps as build_steps
 from migrate.backends.postgres.connect import (
     Connection,
     Server,
@@ -25,7 +24,7 @@ from migrate.backends.postgres.connect import (
     qualified,
 )
 from migrate.backends.postgres.heart import Heart
-from migrate.backends.postgres.names import fitting, ident, literal, placed, translating
+from migrate.backends.postgres.names import MADE, fitting, ident, literal, placed, translating
 from migrate.backends.postgres.native import Asked
 from migrate.backends.postgres.source import NOW
 from migrate.backends.postgres.standing import (
@@ -44,7 +43,6 @@ from migrate.failpoints import hit
 from migrate.plan import table_same_as
 from migrate.schema import VECTOR_KINDS, Table
 
-_MADE = "made by memlift"  # the comment on a schema or type that undo may drop
 _PLAIN_LOCK_S = "20s"  # a lock held by somebody for longer is worth another try, not an endless wait
 
 
@@ -152,7 +150,8 @@ class PostgresTarget:
 
     def look(self, tables: Sequence[Table]) -> Standing:
         """See `Target.look`. Also tells, before a row is read, what the role may not do."""
-        with translating("look at the target", connecting=True):
+        with translating("look at the target", connecting=True), self.db.transaction():
+            local_settings(self.db, lock_timeout=_PLAIN_LOCK_S)
             server = self.server
             check_rights(self.db, server, tables)
             check_types(self.db, tables, self._options)
@@ -196,7 +195,7 @@ class PostgresTarget:
             self._one_at_a_time(db)
             if not look_at(db, self._settings.schema).schema_exists:
                 db.execute(f"CREATE SCHEMA {ident(self.server.schema)}")
-                db.execute(f"COMMENT ON SCHEMA {ident(self.server.schema)} IS {literal(_MADE)}")
+                db.execute(f"COMMENT ON SCHEMA {ident(self.server.schema)} IS {literal(MADE)}")
             for statement in statements("bytea", "bigint", "double precision", self.at):
                 db.execute(statement)
         self._seen = None
@@ -262,7 +261,7 @@ class PostgresTarget:
                     continue
                 name = fitting(table.name)
                 if name not in here:
-                    self._create_enums(db, table)
+                    enums.create(db, self.server.schema, table)
                     db.execute(ddl.create_table(table, self.server, self._options))
                     maker = self._run_id
                 elif self._options.into_existing:
@@ -278,37 +277,6 @@ class PostgresTarget:
                 ]
                 self.books.add_table(maker, table, name, types)
                 hit("prepare.inside")
-
-    def _create_enums(self, db: Connection, table: Table) -> None:
-        for column in table.columns:
-            if not column.labels:
-                continue
-            name = fitting(ddl.enum_name(column))
-            found = db.execute(
-                "SELECT ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid)"
-                " FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace"
-                " WHERE n.nspname = %s AND t.typname = %s",
-                (self.server.schema, name),
-            ).fetchone()
-            if found is None:
-                labels = ", ".join(map(literal, column.labels))
-                db.execute(f"CREATE TYPE {self.at(name)} AS ENUM ({labels})")
-                db.execute(f"COMMENT ON TYPE {self.at(name)} IS {literal(_MADE)}")
-            elif not set(column.labels) <= set(found[0]):
-                raise SchemaError(
-                    f"there is a type {name!r} already, without the label"
-                    f" {min(set(column.labels) - set(found[0]))!r} that {table.name}.{column.name} needs",
-                    hint="migrate into another schema (?schema=...)",
-                )
-
-    def _drop_enum(self, db: Connection, name: str) -> None:
-        """Drop a type that we made, unless a table of others has come to use it."""
-        row = db.execute(
-            "SELECT pg_catalog.obj_description(to_regtype(%s), 'pg_type')", (self.at(name),)
-        ).fetchone()
-        if row == (_MADE,):
-            with contextlib.suppress(psycopg.errors.DependentObjectsStillExist), db.transaction():
-                db.execute(f"DROP TYPE {self.at(name)}")
 
     def positions(self) -> dict[str, Position]:
         """See `Target.positions`."""
@@ -416,34 +384,7 @@ class PostgresTarget:
 
     def loosen(self) -> None:
         """See `Target.loosen`."""
-        with self.transaction("loosen foreign keys") as db:
-            adopted = self.books.adopted()
-            ours = {name: made for name, made in self.books.made().items() if name not in adopted}
-            made = [target for target, _ in ours.values()]
-            built = db.execute(
-                "SELECT c.relname::text, k.conname::text FROM pg_catalog.pg_constraint k"
-                " JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n"
-                " ON n.oid = c.relnamespace WHERE n.nspname = %s AND k.contype = 'f' AND c.relname = ANY(%s)",
-                (self.server.schema, made),
-            ).fetchall()
-            for table, name in built:
-                if name in ddl.foreign_key_names(ours, table):
-                    db.execute(f"ALTER TABLE {self.at(table)} DROP CONSTRAINT {ident(name)}")
-            unique = db.execute(
-                "SELECT t.relname::text, c.relname::text, EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k"
-                "   WHERE k.conindid = c.oid AND k.contype = 'u') FROM pg_catalog.pg_index i"
-                " JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_class t"
-                " ON t.oid = i.indrelid JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace"
-                " WHERE n.nspname = %s AND t.relname = ANY(%s) AND i.indisunique AND NOT i.indisprimary",
-                (self.server.schema, made),
-            ).fetchall()
-            for here, name, constraint in unique:
-                if name not in ddl.unique_names(ours, here, self.server):
-                    continue
-                if constraint:
-                    db.execute(f"ALTER TABLE {self.at(here)} DROP CONSTRAINT {ident(name)}")
-                else:
-                    db.execute(f"DROP INDEX {self.at(name)}")
+        build.loosen(self)
 
     def amend(
         self,
@@ -462,7 +403,7 @@ class PostgresTarget:
 
     def steps(self, tables: Sequence[Table]) -> list[Step]:
         """See `Target.steps`."""
-        return build_steps(self, tables)
+        return build.steps(self, tables)
 
     def finish(self) -> list[str]:
         """See `Target.finish`."""
@@ -512,19 +453,17 @@ class PostgresTarget:
             lease.acquire(self.books, self._owner)
         with self.transaction("undo", fenced=False) as db:
             made = self.books.made()
-            enums = {fitting(ddl.enum_name(c)) for _, t in made.values() for c in t.columns if c.labels}
             adopted = self.books.adopted()
             targets = [target for name, (target, _) in made.items() if name not in adopted]
             everything = ", ".join(self.at(n) for n in (*targets, *NAMES))
             db.execute(f"DROP TABLE IF EXISTS {everything}")
-            for name in enums:
-                self._drop_enum(db, name)
+            enums.drop(db, server.schema, [table for _, table in made.values()])
             comment = db.execute(
                 "SELECT pg_catalog.obj_description(n.oid, 'pg_namespace'),"
                 " NOT EXISTS (SELECT 1 FROM pg_catalog.pg_class c WHERE c.relnamespace = n.oid)"
                 " FROM pg_catalog.pg_namespace n WHERE n.nspname = %s",
                 (server.schema,),
             ).fetchone()
-            if comment == (_MADE, True):
+            if comment == (MADE, True):
                 db.execute(f"DROP SCHEMA {ident(server.schema)}")
         return sorted(set(made) - adopted)
