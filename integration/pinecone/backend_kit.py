@@ -28,12 +28,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def address(emulator: PineconeEmulator, folder: Path, **more: Any) -> PineconeSettings:
-    """Return a fresh target: an index and a sidecar that no other test has."""
+    """Return a fresh target: an index and a sidecar that no other store of a test has."""
     n = next(_NUMBERS)
     return PineconeSettings(
         index=f"b{n}",
         api_key=KEY,
-        sidecar=str(folder / f"side{n}.sqlite"),
+        sidecar=str(folder / f"beside{n}.sqlite"),
         controller=emulator.url,
         **more,
     )
