@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from migrate.backends import sidecar
 from migrate.backends.base import Position
 from migrate.backends.numbering import Numbers
-from migrate.backends.sidecar import Place, Reading, Sidecar
+from migrate.backends.sidecar import Looked, Place, Reading, Sidecar
 from migrate.batch import Batch, Cursor, ExactCell, Row
 from migrate.config import PineconeSettings, QdrantSettings
 from migrate.errors import ConfigError, LeaseLostError
@@ -25,6 +26,13 @@ Rows = Sequence[Row]
 Exact = Sequence[ExactCell]
 
 
+def _everywhere(settings: Apart) -> str:
+    """Return an address without secrets that means the same store in every folder."""
+    if isinstance(settings, PineconeSettings):
+        return str(replace(settings, bulk=None))  # files for an index are of the store that it becomes
+    return str(settings if settings.path is None else replace(settings, path=settings.path.resolve()))
+
+
 class ApartTarget(ABC):
     """The part of a `Target` that is the same whatever keeps the tables with vectors.
 
@@ -33,6 +41,7 @@ class ApartTarget(ABC):
 
     def __init__(self, settings: Apart, side: Sidecar, aside: Callable[[str], int]) -> None:
         self._address, self._named = str(settings), settings.sidecar is not None
+        self._store = _everywhere(settings)
         self._side = side
         self._numbers = Numbers(aside)
         self._run_id = ""
@@ -62,6 +71,10 @@ class ApartTarget(ABC):
     def _is_apart(self, table: Table) -> bool: ...
 
     @abstractmethod
+    def _stands(self, place: Place, identity: str) -> bool:
+        """Whether a place is here, made with the sidecar of that identity."""
+
+    @abstractmethod
     def _beside_all(self, tables: Sequence[Table]) -> list[Table]:
         """Return the sidecar's tables of a plan."""
 
@@ -82,6 +95,15 @@ class ApartTarget(ABC):
     @abstractmethod
     def _abandon(self) -> None:
         """Forget what is under way."""
+
+    def _look_beside(self, tables: Sequence[Table]) -> Looked:
+        """Return what stands in the sidecar. Raises ConfigError where it is another store's."""
+        looked = self._side.look(tables, self._beside_all)
+        if self._named and looked.itself is not None:
+            sidecar.check_store(
+                self._side.settings, looked.itself, looked.places.values(), self._store, self._stands
+            )
+        return looked
 
     def _check_lease(self) -> None:
         """Raise LeaseLostError where another run has taken the target over."""
@@ -168,7 +190,7 @@ class ApartTarget(ABC):
 
     def undo(self) -> list[str]:
         """See `Target.undo`."""
-        looked = self._side.look([], list)
+        looked = self._look_beside([])
         if looked.standing.plan is None:
             return []
         made = {name: place for name, place in looked.places.items() if place.run}
@@ -187,15 +209,25 @@ class ApartSource(ABC):
 
     def __init__(self, settings: Apart) -> None:
         self._address, self._named = str(settings), settings.sidecar is not None
+        self._store = _everywhere(settings)
         self.snapshot = 0
         self._side: Reading | None = None
         self._tables: list[Table] | None = None
         self._left: list[NotCarried] = []
 
     def _open(self, where: sidecar.SidecarSettings, instead: sidecar.Instead) -> None:
-        """Open the sidecar, if there is one. Raises ConfigError where one was named and is not there."""
+        """Open the sidecar, if there is one.
+
+        Raises ConfigError where one was named and is not there, or is another store's.
+        """
         if sidecar.exists(where):
-            self._side = sidecar.open_reading(where, instead)
+            side = self._side = sidecar.open_reading(where, instead)
+            if self._named and side.itself is not None:
+                try:
+                    sidecar.check_store(where, side.itself, side.places.values(), self._store, self._stands)
+                except BaseException:
+                    side.close()
+                    raise
         elif self._named:
             raise ConfigError(f"there is no sidecar {where}", hint="check sidecar=")
 
@@ -210,6 +242,10 @@ class ApartSource(ABC):
 
     @abstractmethod
     def _is_apart(self, table: Table) -> bool: ...
+
+    @abstractmethod
+    def _stands(self, place: Place, identity: str) -> bool:
+        """Whether a place is here, made with the sidecar of that identity."""
 
     @abstractmethod
     def _read_tables(self) -> list[Table]:

@@ -11,7 +11,8 @@ One more book says which tables are kept elsewhere:
 
     memlift_places (name, place, run, created, definition)
 
-`place` is the collection, `definition` the table as its source had it.
+`place` is the collection, `definition` the table as its source had it. The row without a name
+is the sidecar's own: `place` its identity, `definition` the address of the store that it is beside.
 """
 
 from __future__ import annotations
@@ -75,18 +76,31 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Itself:
+    """What a sidecar says of itself. store: the address it is beside; None where an older memlift made it."""
+
+    identity: str
+    store: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Looked:
     """What stands in a target.
 
     tables:   those of the plan, as an earlier run has made them.
     standing: of sidecar and places together.
-    places:   the tables that are elsewhere. identity: which sidecar it is; None for one yet to be made.
+    places:   the tables that are elsewhere. itself: which sidecar it is; None for one yet to be made.
     """
 
     tables: Sequence[Table]
     standing: Standing
     places: dict[str, Place]
-    identity: str | None
+    itself: Itself | None
+
+    @property
+    def identity(self) -> str | None:
+        """Return which sidecar it is; None for one yet to be made."""
+        return self.itself.identity if self.itself is not None else None
 
 
 def settings_of(address: str | None, default: Path) -> SidecarSettings:
@@ -129,9 +143,29 @@ def _places(books: Books) -> dict[str, Place]:
     }
 
 
-def _identity(books: Books) -> str | None:
-    rows = books.run(f"SELECT place FROM {books.at(_PLACES)} WHERE name = ?", (_ITSELF,))
-    return str(rows[0][0]) if rows else None
+def _itself(books: Books) -> Itself | None:
+    rows = books.run(f"SELECT place, definition FROM {books.at(_PLACES)} WHERE name = ?", (_ITSELF,))
+    return Itself(str(rows[0][0]), json.loads(rows[0][1]).get("store")) if rows else None
+
+
+def check_store(
+    where: SidecarSettings,
+    itself: Itself,
+    places: Iterable[Place],
+    store: str,
+    stands: Callable[[Place, str], bool],
+) -> None:
+    """Raise ConfigError where a sidecar is beside another store than this.
+
+    store: this one's address, which changes when it is moved, or reached another way.
+    stands: whether a place is here, made with the sidecar of that identity.
+    """
+    if itself.store in (None, store) or any(stands(place, itself.identity) for place in places):
+        return
+    raise ConfigError(
+        f"{where} is the sidecar of another store: {itself.store}",
+        hint="name a file or schema of its own with sidecar=...",
+    )
 
 
 def exists(settings: SidecarSettings) -> bool:
@@ -174,7 +208,7 @@ class Sidecar:
             return Looked(tables, standing, {}, None)
         reading = open_reading(self.settings)
         try:
-            places, identity = reading.places, reading.identity
+            places, itself = reading.places, reading.itself
         finally:
             reading.close()
         begun = standing.run if standing.state == "unfinished" else None
@@ -184,10 +218,13 @@ class Sidecar:
         as_they_are = [as_made(t, held.get(t.name))[0] for t in tables]
         if as_they_are != list(tables):  # where a table is kept may be another place by its values of now
             standing = self.target.look(beside(as_they_are))
-        return Looked(as_they_are, replace(standing, made=made, held=held), places, identity)
+        return Looked(as_they_are, replace(standing, made=made, held=held), places, itself)
 
-    def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> list[Place]:
-        """Become the owner; return the places of runs that are gone, for the caller to clear and `forget`."""
+    def claim(self, plan: dict[str, Any], run: str, store: str, *, restart: bool) -> list[Place]:
+        """Become the owner; return the places of runs that are gone, for the caller to clear and `forget`.
+
+        store: the address of the store that this is the sidecar of.
+        """
         if isinstance(self.settings, SqliteSettings):
             self.settings.path.parent.mkdir(parents=True, exist_ok=True)
         self.target.claim(plan, run, restart=restart)
@@ -198,11 +235,11 @@ class Sidecar:
                 " run TEXT NOT NULL, created TEXT NOT NULL, definition TEXT NOT NULL)",
                 (),
             )
-            found = _identity(books)
-            if found is None:
-                found = uuid.uuid4().hex
-                self._insert(_ITSELF, found, "", "{}")
-            self.identity = found
+            itself = _itself(books) or Itself(uuid.uuid4().hex, None)
+            if itself.store != store:
+                books.run(f"DELETE FROM {books.at(_PLACES)} WHERE name = ?", (_ITSELF,))
+                self._insert(_ITSELF, itself.identity, "", json.dumps({"store": store}))
+            self.identity = itself.identity
             known = {r[0] for r in books.run(f"SELECT id FROM {books.at('memlift_runs')}", ())}
             return [p for p in _places(books).values() if p.run and p.run not in known]
 
@@ -322,12 +359,12 @@ class Reading:
         self._standing = standing
         self.source: SqlSource = backends.load(settings.type).source(settings)
         self.places: dict[str, Place] = {}
-        self.identity: str | None = None
+        self.itself: Itself | None = None
         self._exact: dict[str, int] = {}
         self._aside: dict[str, frozenset[str]] = {}
         if _has_places(self.source.books, settings):
             self.places = _places(self.source.books)
-            self.identity = _identity(self.source.books)
+            self.itself = _itself(self.source.books)
             self._exact = self.source.books.exact_count()
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from migrate.backends.pinecone.control import Control, Index
 from migrate.backends.pinecone.fresh import Freshness
 from migrate.backends.pinecone.ids import numbered
 from migrate.backends.pinecone.metadata import Metadata
-from migrate.backends.pinecone.names import BOOKS, TAG, Form
+from migrate.backends.pinecone.names import BOOKS, TAG, Form, Spot
 from migrate.backends.pinecone.plane import Plane, Request, Stats
 from migrate.backends.pinecone.reading import Place, read
 from migrate.backends.pinecone.usage import Usage
@@ -158,6 +158,13 @@ class Indexes:
             plane.drop(BOOKS)
 
     # --- taking away ----------------------------------------------------------
+
+    def marked_by(self, spot: Spot, identity: str) -> bool:
+        """Whether the runs of a sidecar have made a spot's namespace, or, of one alone in its index, any there."""
+        if self.find(spot.index) is None:
+            return False
+        marks = self.marks(spot.index).values()
+        return any(m.sidecar_id == identity and spot.namespace in (None, m.namespace) for m in marks)
 
     def made_by(self, identity: str) -> list[str]:
         """Return the indexes that the runs of a sidecar have made."""

@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from migrate.backends import sidecar
 from migrate.backends.apart import ApartSource
 from migrate.backends.base import Options
 from migrate.backends.pinecone import foreign
 from migrate.backends.pinecone.choosing import indexes_of
 from migrate.backends.pinecone.fit import fit
 from migrate.backends.pinecone.indexes import Mark, sidecar_of
-from migrate.backends.pinecone.names import BOOKS, Form, Spot
+from migrate.backends.pinecone.names import BOOKS, Form, Spot, namespace_name
 from migrate.backends.pinecone.plane import Plane, Stats
 from migrate.backends.pinecone.reading import SMALL, STREAMS, Place, Read, in_order, read
 from migrate.backends.pinecone.shape import Shape, beside
@@ -41,7 +42,11 @@ class PineconeSource(ApartSource):
         self._shapes: dict[str, Shape] = {}
         self._stats: dict[str, Stats] = {}
         self._marks: dict[str, dict[str, Mark]] = {}
-        self._open(sidecar_of(settings), lambda full, wanted: fit(full, Options()).standing_in(wanted))
+        try:
+            self._open(sidecar_of(settings), lambda full, wanted: fit(full, Options()).standing_in(wanted))
+        except BaseException:
+            self._indexes.close()
+            raise
 
     def close(self) -> None:
         """See `Store.close`."""
@@ -56,6 +61,11 @@ class PineconeSource(ApartSource):
 
     def _is_apart(self, table: Table) -> bool:
         return table.name in self._spots
+
+    def _stands(self, place: sidecar.Place, identity: str) -> bool:
+        spot, asked = Spot.parse(place.place), self._settings.namespace
+        same = None in (asked, spot.namespace) or spot.namespace == namespace_name(asked, place.table.name)
+        return same and self._indexes.marked_by(spot, identity)
 
     def _told(self, index: str) -> Stats:
         if index not in self._stats:

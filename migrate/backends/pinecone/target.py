@@ -14,7 +14,7 @@ from migrate.backends.pinecone.choosing import indexes_of, sender_of
 from migrate.backends.pinecone.fit import fit as records_fit
 from migrate.backends.pinecone.indexes import Mark, sidecar_of
 from migrate.backends.pinecone.keyless import after_last, find
-from migrate.backends.pinecone.names import Spot
+from migrate.backends.pinecone.names import Spot, namespace_name
 from migrate.backends.pinecone.places import Places
 from migrate.backends.pinecone.plane import Plane
 from migrate.backends.pinecone.shape import Shape, beside, is_records, left_out
@@ -68,6 +68,11 @@ class PineconeTarget(ApartTarget):
     def _is_apart(self, table: Table) -> bool:
         return is_records(table)
 
+    def _stands(self, place: Place, identity: str) -> bool:
+        spot = Spot.parse(place.place)
+        same = spot.namespace in (None, namespace_name(self._settings.namespace, place.table.name))
+        return same and self._indexes.marked_by(spot, identity)
+
     def _shape(self, table: Table) -> Shape:
         shape = self._shapes.get(table.name)
         if shape is None or shape.table != table:
@@ -92,7 +97,7 @@ class PineconeTarget(ApartTarget):
     def look(self, tables: Sequence[Table]) -> Standing:
         """See `Target.look`. Neither an index nor a sidecar is made."""
         self._indexes.find(self._indexes.base)  # one that nobody can reach is told, also without a sidecar
-        looked = self._side.look(tables, self._beside_all)
+        looked = self._look_beside(tables)
         standing, places = looked.standing, looked.places
         wanted = [self._shape(t) for t in looked.tables if is_records(t)]
         found = self._places.look(wanted, places, looked.identity)
@@ -104,7 +109,7 @@ class PineconeTarget(ApartTarget):
 
     def claim(self, plan: dict[str, Any], run: str, *, restart: bool) -> None:
         """See `Target.claim`."""
-        orphans = self._side.claim(plan, run, restart=restart)
+        orphans = self._side.claim(plan, run, self._store, restart=restart)
         self._run_id = run
         self._clear(orphans)
 

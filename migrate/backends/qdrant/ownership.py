@@ -66,6 +66,11 @@ class Ownership:
                     self._elsewhere = other
         return self._elsewhere
 
+    def made(self, name: str, identity: str) -> bool:
+        """Whether a collection is here and was made with that sidecar."""
+        found = maker(self._engine, self._books, name)
+        return found is not None and found[0] == identity
+
     def check_not_others(self, name: str, identity: str | None) -> None:
         """Refuse a collection of another sidecar's."""
         found = maker(self._engine, self._books, name)

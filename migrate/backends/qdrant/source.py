@@ -52,6 +52,10 @@ class QdrantSource(ApartSource):
     def _is_apart(self, table: Table) -> bool:
         return table.name in self._collections
 
+    def _stands(self, place: Place, identity: str) -> bool:
+        found = maker(self._engine, self._books(), place.place)
+        return place.place.startswith(self._settings.prefix) and found is not None and found[0] == identity
+
     def _read_tables(self) -> list[Table]:
         places = {p.place: p for p in self._side.places.values()} if self._side is not None else {}
         aliases, prefix = self._engine.aliases(), self._settings.prefix
@@ -96,9 +100,7 @@ class QdrantSource(ApartSource):
 
         Raises ConfigError where there is no sidecar at all.
         """
-        settings = self._settings
-        books = None if settings.path is not None else ServerBooks(self._engine, settings.prefix)
-        found = maker(self._engine, books, collection)
+        found = maker(self._engine, self._books(), collection)
         if found is None:
             return False
         hint = f"name it with sidecar=... (it was {found[1]}), or its own prefix with ?prefix=..."
@@ -108,6 +110,10 @@ class QdrantSource(ApartSource):
             )
         self._left.append(NotCarried(collection, f"made by memlift with another sidecar: {hint}"))
         return True
+
+    def _books(self) -> ServerBooks | None:
+        settings = self._settings
+        return None if settings.path is not None else ServerBooks(self._engine, settings.prefix)
 
     def _standing(self, full: Table, wanted: Table) -> Callable[[int, Any, Any], bool]:
         return standing(self._shapes[full.name], limits_of(self._settings), wanted)

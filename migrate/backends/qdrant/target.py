@@ -89,6 +89,9 @@ class QdrantTarget(ApartTarget):
     def _is_apart(self, table: Table) -> bool:
         return is_collection(table)
 
+    def _stands(self, place: Place, identity: str) -> bool:
+        return place.place == self._collection(place.table) and self.ours.made(place.place, identity)
+
     def _collection(self, table: Table) -> str:
         return collection_name(self._settings.prefix, table.name)
 
@@ -132,7 +135,7 @@ class QdrantTarget(ApartTarget):
 
     def look(self, tables: Sequence[Table]) -> Standing:
         """See `Target.look`. Neither a folder nor a sidecar is made."""
-        looked = self._side.look(tables, self._beside_all)
+        looked = self._look_beside(tables)
         tables, standing, places, identity = looked.tables, looked.standing, looked.places, looked.identity
         strangers = list(standing.strangers)
         notes = list(standing.notes)
@@ -177,7 +180,7 @@ class QdrantTarget(ApartTarget):
         if self._settings.path is not None:
             self._settings.path.mkdir(parents=True, exist_ok=True)  # a store without vectors has one too
         self.ours.take_over(self.say)
-        orphans = self._side.claim(plan, run, restart=restart)
+        orphans = self._side.claim(plan, run, self._store, restart=restart)
         self._run_id = run
         self.ours.begin(run, plan, restart=restart)
         self._clear(orphans)
