@@ -26,9 +26,10 @@ from test_opening_states import (
     without_shm,
 )
 
-from migrate.backends.sqlite.hostile import wal_has_commit
+from migrate.backends.sqlite.hostile import explaining, wal_has_commit
+from migrate.backends.sqlite.names import translating
 from migrate.backends.sqlite.opening import Opened, identity, open_source
-from migrate.errors import ConfigError
+from migrate.errors import ConfigError, TransientError
 
 
 def missing(path: Path) -> None:
@@ -333,3 +334,12 @@ def test_a_shm_of_another_database_does_not_mislead(tmp_path: Path) -> None:
     beside(tmp_path / "a.db", "-shm").write_bytes(random.Random(2).randbytes(32768))
     with untouched(tmp_path), opened(tmp_path / "a.db") as source:
         assert (source.how, count(source)) == ("wal", ROWS)
+
+
+@pytest.mark.parametrize("name", ["SQLITE_BUSY_RECOVERY", "SQLITE_LOCKED", "SQLITE_PROTOCOL"])
+def test_what_passes_by_itself_is_worth_another_try(name: str, tmp_path: Path) -> None:
+    error = sqlite3.OperationalError("wait")
+    error.sqlite_errorname = name
+    for raised in (lambda: explaining(tmp_path), lambda: translating("read rows")):
+        with pytest.raises(TransientError, match="wait"), raised():
+            raise error

@@ -21,6 +21,7 @@ from typing import BinaryIO, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from migrate.backends.sqlite.names import PASSING
 from migrate.errors import ConfigError, TransientError
 
 _Words: TypeAlias = npt.NDArray[np.uint32]
@@ -233,7 +234,7 @@ def explaining(path: Path) -> Iterator[None]:
     except sqlite3.Error as exc:
         code = getattr(exc, "sqlite_errorname", "")
         message = f"cannot open the SQLite file: {exc}"
-        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_READONLY_CANT")):
+        if code.startswith((*PASSING, "SQLITE_READONLY_CANT")):
             raise TransientError(
                 message, hint="another program is writing to it; wait for it or stop it", file=str(path)
             ) from exc

@@ -12,6 +12,9 @@ from migrate import values
 from migrate.errors import BackendError, MigrateError, SchemaError, TransientError
 from migrate.schema import Table
 
+PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
+"""The names of errors that pass by themselves. The last: ten seconds were lost to others in a race for the WAL."""
+
 _NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*\Z", re.ASCII)
 
 
@@ -77,7 +80,7 @@ def orphans_of(connection: sqlite3.Connection, table: str) -> tuple[dict[str, in
 
 @contextmanager
 def translating(op: str, **where: Any) -> Iterator[None]:
-    """Turn sqlite3's errors into ours: busy and locked are worth another try, nothing else is."""
+    """Turn sqlite3's errors into ours: what passes by itself is worth another try, nothing else is."""
     try:
         yield
     except MigrateError:
@@ -85,7 +88,7 @@ def translating(op: str, **where: Any) -> Iterator[None]:
     except sqlite3.Error as exc:
         code = getattr(exc, "sqlite_errorname", None) or type(exc).__name__
         message = f"SQLite could not {op}: {exc}"
-        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        if code.startswith(PASSING):
             raise TransientError(message, hint="another program holds the file", **where) from exc
         raise BackendError(message, hint=_hint(code), **where) from exc
 

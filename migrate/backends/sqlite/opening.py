@@ -49,6 +49,7 @@ from migrate.backends.sqlite.hostile import (
     unrecoverable,
     wal_has_commit,
 )
+from migrate.backends.sqlite.names import PASSING
 from migrate.errors import BackendError, ConfigError, TransientError
 
 # Seconds that SQLite itself waits for a lock; longer waits are the caller's retries.
@@ -154,7 +155,7 @@ def _attempt(place: Path, path: Path, stack: ExitStack) -> Opened | None:
         code = getattr(exc, "sqlite_errorname", "")
         if before.journal_begun and code in ("SQLITE_READONLY_ROLLBACK", "SQLITE_READONLY"):
             how, connection = "copy", None
-        elif code.startswith("SQLITE_BUSY"):
+        elif code.startswith(PASSING):
             raise
         elif _look(place, descriptor) != before:
             return None
