@@ -18,23 +18,31 @@ from integration.support.servers import Database, Postgres, a_server
 from migrate.errors import MissingExtraError
 from tests.no_skips import pytest_runtest_makereport  # noqa: F401 - a hook
 
+TOGETHER = ("docker", "agentos")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run the long tests (many seeded crashes)")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for its markers
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     # With several workers a file stays on one of them, and all files that need the one
-    # Docker engine, or the one folder of Node packages, stay together.
+    # Docker engine, or the one folder of Node packages, stay together. Those begin, for they take longest.
     for item in items:
-        name = next((g for g in ("docker", "agentos") if g in str(item.path)), str(item.path))
-        item.add_marker(pytest.mark.xdist_group(name))
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=lambda item: _group(item) not in TOGETHER)
     if config.getoption("--slow"):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]
     if slow:
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
+
+
+def _group(item: pytest.Item) -> str:
+    path = item.path.relative_to(item.config.rootpath).as_posix()
+    return next((name for name in TOGETHER if name in path), path)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
