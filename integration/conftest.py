@@ -45,6 +45,13 @@ def _group(item: pytest.Item) -> str:
     return next((name for name in TOGETHER if name in path), path)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput") and session.config.getoption("loadgroup"):
+        apart = [item.nodeid for item in session.items if not item.nodeid.endswith(f"@{_group(item)}")]
+        if apart:
+            raise pytest.UsageError(f"xdist does not keep the tests of a file together: {apart[0]}")
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     end_nursery()
 
