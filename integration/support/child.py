@@ -154,6 +154,14 @@ class Nursery:
         self._folder.cleanup()
 
 
+_IMPORTED = (
+    "migrate.api",
+    "migrate.backends.sqlite",
+    "migrate.backends.postgres",
+    "migrate.backends.qdrant.server",  # the client's models take a second and more
+    "migrate.backends.qdrant.edge",
+    "migrate.backends.pinecone.control",
+)
 _PAUSES = 15  # a run is held up at a point so many times; then it goes on at full speed
 
 _children: list[Child] = []
@@ -187,10 +195,9 @@ def end_nursery() -> None:
 
 def serve(address: str) -> None:
     """Fork a run for each connection, until standard input ends."""
-    import migrate.api
-    import migrate.backends.postgres
-    import migrate.backends.sqlite  # noqa: F401 - what every run needs
-
+    for module in _IMPORTED:
+        with contextlib.suppress(ModuleNotFoundError):  # of an extra that is not installed
+            importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # those who wait end by themselves
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address + ".new")
