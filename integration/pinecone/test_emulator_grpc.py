@@ -109,13 +109,13 @@ def test_a_query_lasts_longer_than_a_deadline_of_a_microsecond(
 ) -> None:
     one: Index | GrpcIndex = grpc_index if grpc else index
     one.upsert(vectors=[("a", [1, 2, 3])])
-    late = 0
-    for _ in range(10):
+    late, tries = 0, 10 if grpc else 2  # over REST each waits for the SDK's own three retries
+    for _ in range(tries):
         try:
             one.query(vector=[1, 2, 3], top_k=1, timeout=0.000001)
         except PineconeTimeoutError:
             late += 1
-    assert late >= 5  # a busy machine may wake the client when the answer is there
+    assert late >= tries // 2  # a busy machine may wake the client when the answer is there
     assert len(one.query(vector=[1, 2, 3], top_k=1, timeout=30).matches) == 1
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -56,18 +56,20 @@ class Listing:
 
         Raises VerifyError where a link is missing or does not fit.
         """
-        known = {entry.id: entry.manifest for entry in self.entries}
-        links = [manifest]
-        while (parent := links[0].parent) is not None:
-            found = known.get(parent)
-            if found is None:
-                raise VerifyError(
-                    "the backup it stands on is missing", backup=str(manifest.id), missing=str(parent)
-                )
-            if found.base != links[0].base or found.chain != links[0].chain - 1:
-                raise VerifyError("its chain does not fit together", backup=str(manifest.id))
-            links.insert(0, found)
-        return links
+        return _links(manifest, self._read())
+
+    def chains(self) -> Iterator[tuple[int, list[Manifest] | VerifyError]]:
+        """Yield for each good entry its place and `chain`, or why there is none."""
+        read = self._read()
+        for number, entry in enumerate(self.entries):
+            if entry.manifest is not None and entry.good:
+                try:
+                    yield number, _links(entry.manifest, read)
+                except VerifyError as exc:
+                    yield number, exc
+
+    def _read(self) -> dict[BackupId, Manifest | None]:
+        return {entry.id: entry.manifest for entry in self.entries}
 
     def find(self, at: str | datetime | float = "latest") -> Manifest:
         """Return the newest good backup at a moment, or the one with this id.
@@ -191,38 +193,42 @@ class Catalog:
     @staticmethod
     def _judge_chains(listing: Listing) -> None:
         bad = {entry.id for entry in listing.entries if not entry.good}
-        for number, entry in enumerate(listing.entries):  # a parent always comes before its children
-            if not entry.good or entry.manifest is None:
-                continue
-            try:
-                links = listing.chain(entry.manifest)
-            except VerifyError as exc:
-                listing.entries[number] = replace(entry, problem=str(exc))
+        for number, links in listing.chains():  # a parent always comes before its children
+            entry = listing.entries[number]
+            if isinstance(links, VerifyError):
+                problem: str | None = str(links)
+            else:
+                broken = next((link.id for link in links if link.id in bad), None)
+                problem = f"it stands on {broken}, which is damaged" if broken else None
+            if problem is not None:
+                listing.entries[number] = replace(entry, problem=problem)
                 bad.add(entry.id)
-                continue
-            if broken := [link.id for link in links if link.id in bad]:
-                listing.entries[number] = replace(
-                    entry, problem=f"it stands on {broken[0]}, which is damaged"
-                )
-                bad.add(entry.id)
+
+
+def _links(manifest: Manifest, read: Mapping[BackupId, Manifest | None]) -> list[Manifest]:
+    links = [manifest]
+    while (parent := links[-1].parent) is not None:
+        found = read.get(parent)
+        if found is None:
+            raise VerifyError(
+                "the backup it stands on is missing", backup=str(manifest.id), missing=str(parent)
+            )
+        if found.base != links[-1].base or found.chain != links[-1].chain - 1:
+            raise VerifyError("its chain does not fit together", backup=str(manifest.id))
+        links.append(found)
+    return links[::-1]
 
 
 def _missing(manifest: Manifest, listing: Listing) -> str | None:
-    sizes = {
-        info.key: info.size for infos in listing.pieces.values() for info in infos if _near(manifest, info)
-    }
     for piece in manifest.pieces:
-        size = sizes.get(f"{listing.database}/{piece.name}")
+        owner, key = owner_of(piece.name), f"{listing.database}/{piece.name}"
+        there = listing.pieces.get(owner, ()) if owner and manifest.base <= owner <= manifest.id else ()
+        size = next((info.size for info in there if info.key == key), None)
         if size is None:
             return f"{piece.name} is missing"
         if size != piece.size:
             return f"{piece.name} has {size} bytes of {piece.size}"
     return None
-
-
-def _near(manifest: Manifest, info: ObjectInfo) -> bool:
-    owner = owner_of(info.key.rpartition("/")[2])
-    return owner is not None and manifest.base <= owner <= manifest.id
 
 
 def only(listings: Iterable[Listing], database: str | None) -> Listing:

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from migrate.backup.catalog import Entry, Listing
 from migrate.backup.names import BackupId, owner_of
 from migrate.backup.objectstore import NoSuchObjectError, ObjectInfo, ObjectStore, StaleUpload
-from migrate.errors import ConfigError
+from migrate.errors import ConfigError, VerifyError
 
 # A backup that is still on its way has objects and no manifest yet; a day is longer than any upload.
 ORPHAN_AGE = timedelta(days=1)
@@ -72,9 +72,9 @@ def plan(listing: Listing, retention: Retention, now: datetime) -> Plan:
         for entry in reversed(good):
             periods.setdefault(_when(entry).strftime(calendar), entry.id)
         kept |= set(list(periods.values())[:count])
-    for entry in good:
-        if entry.id in kept and entry.manifest is not None:
-            kept |= {link.id for link in listing.chain(entry.manifest)}
+    for number, links in listing.chains():
+        if listing.entries[number].id in kept and not isinstance(links, VerifyError):
+            kept |= {link.id for link in links}
 
     result = Plan()
     oldest_kept = min(kept, default=None)
