@@ -28,7 +28,10 @@ def s3_server() -> Iterator[tuple[str, int]]:
         [ROOT / "scripts" / "setup_backup_tests"], capture_output=True, text=True, check=False
     )
     if made.returncode:
-        pytest.skip(f"the S3 server of these tests could not be installed: {made.stderr[-500:]}")
+        pytest.skip(
+            "these tests need an S3 server over HTTP, ministack, which scripts/setup_backup_tests installs from a"
+            f" package index; here it could not: {made.stderr[-500:]}"
+        )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])

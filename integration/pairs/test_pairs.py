@@ -59,18 +59,6 @@ def mixed(path: Path) -> Path:
     return stores.made(path, fill)
 
 
-@pytest.fixture(scope="module")
-def qdrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantTestServer]:
-    with QdrantTestServer(tmp_path_factory.mktemp("qdrant")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def pinecone() -> Iterator[PineconeEmulator]:
-    with PineconeEmulator() as running:
-        yield running
-
-
 @pytest.fixture
 def make(
     tmp_path: Path, postgres: Postgres, qdrant: QdrantTestServer, pinecone: PineconeEmulator

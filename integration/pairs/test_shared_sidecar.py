@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,6 @@ from migrate.config import QdrantSettings
 from migrate.errors import ConfigError
 
 Named = Callable[[str, Path], Any]
-
-
-@pytest.fixture(scope="module")
-def qdrant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QdrantTestServer]:
-    with QdrantTestServer(tmp_path_factory.mktemp("qdrant")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def pinecone() -> Iterator[PineconeEmulator]:
-    with PineconeEmulator() as running:
-        yield running
 
 
 @pytest.fixture

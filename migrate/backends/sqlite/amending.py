@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from migrate import values
 from migrate.backends.sqlite import ddl
-from migrate.backends.sqlite.names import bound, ident, rowid_name
+from migrate.backends.sqlite.names import bound, holds, ident, rowid_name
 from migrate.batch import ExactCell, Row
 from migrate.failpoints import hit
 from migrate.schema import Table
@@ -94,13 +94,9 @@ def _remove_key(db: sqlite3.Connection, table: Table, key: Sequence[Any]) -> Non
 
 
 def _remove_one(db: sqlite3.Connection, table: Table, row: Row) -> None:
-    tests, cells = [], []
-    for name, cell in zip(table.column_names, row, strict=True):
-        value, cast = bound(cell)
-        mark = "CAST(? AS TEXT)" if cast else "?"
-        tests.append(f"{ident(name)} IS {mark} AND typeof({ident(name)}) = typeof({mark})")
-        cells += [value, value]
-    where, rowid = " AND ".join(tests), rowid_name(table)
+    found = [holds(ident(name), cell) for name, cell in zip(table.column_names, row, strict=True)]
+    cells = [value for _, values in found for value in values]
+    where, rowid = " AND ".join(test for test, _ in found), rowid_name(table)
     if rowid is not None:
         where = f"{rowid} = (SELECT {rowid} FROM {ident(table.name)} WHERE {where} LIMIT 1)"
     db.execute(f"DELETE FROM {ident(table.name)} WHERE {where}", cells)

@@ -62,6 +62,13 @@ def bound(cell: Any) -> tuple[Any, bool]:
     return cell, False
 
 
+def holds(column: str, cell: Any) -> tuple[str, list[Any]]:
+    """Return a test that a column, as SQL names it, holds just this cell, its type included; and what it binds."""
+    value, cast = bound(cell)
+    mark = "CAST(? AS TEXT)" if cast else "?"
+    return f"{column} IS {mark} AND typeof({column}) = typeof({mark})", [value, value]
+
+
 def orphans_of(connection: sqlite3.Connection, table: str) -> tuple[dict[str, int], str | None]:
     """Return how many rows of a table name no row, by parent, and what SQLite says of a key it cannot check.
 

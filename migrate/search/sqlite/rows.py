@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from migrate.backends.sqlite.fulltext import relation
-from migrate.backends.sqlite.names import bound, ident
+from migrate.backends.sqlite.names import holds, ident
 from migrate.schema import Table
 from migrate.search.base import Key
 from migrate.search.sqlite.reading import Place
@@ -96,10 +96,6 @@ def in_parts(refs: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _by_key(table: Table, key: Any) -> tuple[str, list[Any]]:
-    tests, cells = [], []
-    for name, cell in zip(table.key, key, strict=True):
-        value, cast = bound(cell)
-        mark = "CAST(? AS TEXT)" if cast else "?"
-        tests.append(f"{ALIAS}.{ident(name)} IS {mark} AND typeof({ALIAS}.{ident(name)}) = typeof({mark})")
-        cells += [value, value]
-    return f"({' AND '.join(tests)})", cells
+    found = [holds(f"{ALIAS}.{ident(name)}", cell) for name, cell in zip(table.key, key, strict=True)]
+    tests = " AND ".join(test for test, _ in found)
+    return f"({tests})", [value for _, values in found for value in values]
