@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +23,13 @@ class Batch:
             is little-endian float32 bytes, 4 * dim long, or None.
     cursor: JSON-ready position after the last row; pass it to
             `Source.batches(after=...)` to go on without gap or overlap.
-    packed: the rows as a target sends them, where it packs them ahead (`Packer`).
+    packed: the rows as a target sends them, in pieces, where it packs them ahead (`Packer`).
     """
 
     table: Table
     rows: list[Row]
     cursor: Cursor
-    packed: bytes | None = None
+    packed: Sequence[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)

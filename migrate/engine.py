@@ -24,6 +24,7 @@ from typing import Any
 from migrate import retry
 from migrate.auditing import audit
 from migrate.backends.base import Fit, Metered, Packer, Phase, Position, Source, Standing, Step, Target
+from migrate.collector import patient
 from migrate.config import mask
 from migrate.errors import (
     BackendError,
@@ -43,7 +44,7 @@ from migrate.sampling import compare_sample
 from migrate.schema import Table
 from migrate.verify import Marked, Outcome, compare, compare_counts
 
-COMMIT_BYTES = 16 * 2**20  # rows are committed at about this size (half of it costs a SQLite target a tenth)
+COMMIT_BYTES = 64 * 2**20  # rows are committed at about this size (a quarter of it costs a SQLite target a tenth)
 COMMIT_S = 1.0  # or after this time, whichever comes first
 
 OnProgress = Callable[[int, int, str], None]
@@ -115,7 +116,8 @@ class Run:
         """
         started = time.monotonic()
         try:
-            return self._run()
+            with patient():
+                return self._run()
         except MigrateError as exc:
             self.progress.set(errors=(*self.progress.report.errors, mask(str(exc))))
             raise

@@ -135,10 +135,10 @@ def prepared(
         exact: list[ExactCell] = []
         if found:
             rows, exact = fit.split(batch.rows, found)
-            batch = replace(batch, rows=rows)
+            batch, columns = replace(batch, rows=rows), list(zip(*rows, strict=True))
         if packer is not None:
-            batch = packer.pack(batch)
-        weight = size_of(columns) if batch.packed is None else len(batch.packed)
+            batch = packer.pack(batch, columns)
+        weight = size_of(columns) if batch.packed is None else sum(map(len, batch.packed))
         del columns
         yield batch, exact, n, weight
         del batch  # its memory serves the next one

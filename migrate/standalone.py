@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from migrate.backends.base import Metered, Source
+from migrate.collector import patient
 from migrate.layouts.base import Layout, Reading, Wishes
 from migrate.report import Observer, Progress, Report
 from migrate.sampling import compare_sample
@@ -42,7 +43,8 @@ def compare_stores(
         else:
             total = left.count(table)
             how = compare_sample if mode == "sample" else compare
-            outcome = how(left, right, table, there, progress=partial(_seen, observer, table.name, total))
+            with patient():
+                outcome = how(left, right, table, there, progress=partial(_seen, observer, table.name, total))
         progress.table(
             table.name,
             rows_source=outcome.rows_source,

@@ -194,8 +194,11 @@ class Packer(Protocol):
     waits for the store: 0.97 s instead of 1.3 s for 50,000 x 384 into Postgres.
     """
 
-    def pack(self, batch: Batch) -> Batch:
-        """Return the batch with `packed` in place of its rows. Touches no connection."""
+    def pack(self, batch: Batch, columns: Sequence[Sequence[Any]]) -> Batch:
+        """Return the batch with `packed` in place of its rows. Touches no connection.
+
+        columns: the cells of the batch's rows again, one sequence a column.
+        """
         ...
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import psycopg
@@ -14,6 +13,7 @@ from migrate import values
 from migrate.backends.base import Fit, Options
 from migrate.backends.postgres import wire
 from migrate.backends.postgres.connect import Connection, connect, local_settings, look_at, qualified
+from migrate.backends.postgres.copyout import CopyOut
 from migrate.backends.postgres.introspect import Stored, read_schema
 from migrate.backends.postgres.names import fitting_column, ident, placed, translating
 from migrate.backends.postgres.types import column_here, fit
@@ -236,23 +236,9 @@ class PostgresSource:
             self._connection.execute("SAVEPOINT reading")
             try:
                 with self._connection.cursor() as cursor, cursor.copy(sql) as copy, self._given_up_at_once():
-                    data: Iterator[Any] = iter(copy)
-                    rows = [bytes(row)[len(wire.HEADER) :] for row in islice(data, 1)]
-                    step = 4  # rows taken at once: few where they are heavy
-                    while rows:
-                        weight = len(rows[0])
-                        while len(rows) < size and weight < BATCH_BYTES:
-                            some = list(islice(data, min(step, size - len(rows))))
-                            if not some:
-                                break
-                            rows += some
-                            weight += sum(map(len, some))
-                            step = max(1, min(2 * step, 256, BATCH_BYTES // (4 * len(some[-1]))))
-                        if len(rows[-1]) < 6:  # the trailer
-                            del rows[-1]
-                        if rows:
-                            yield wire.Block(rows, fields)
-                        rows = list(islice(data, 1))
+                    out = CopyOut(copy)
+                    while rows := out.take(size, BATCH_BYTES):
+                        yield wire.Block(rows, fields)
                 self._connection.execute("RELEASE reading")
             except GeneratorExit:
                 self._connection.execute("ROLLBACK TO reading")

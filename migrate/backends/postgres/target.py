@@ -291,13 +291,13 @@ class PostgresTarget:
 
     # --- rows -----------------------------------------------------------------
 
-    def pack(self, batch: Batch) -> Batch:
+    def pack(self, batch: Batch, columns: Sequence[Sequence[Any]]) -> Batch:
         """See `Packer.pack`."""
         if not batch.rows:
             return batch
         _, codecs, binary, picked = self.shape(batch.table)
-        rows = batch.rows if picked is None else [tuple(row[i] for i in picked) for row in batch.rows]
-        packed = wire.encode(rows, codecs) if binary else wire.encode_text(rows, codecs)
+        taken = columns if picked is None else [columns[i] for i in picked]
+        packed = wire.pieces(taken, codecs) if binary else [wire.text_of(taken, codecs)]
         return replace(batch, rows=[], packed=packed)
 
     def append(self, batch: Batch, exact: Sequence[ExactCell]) -> None:
@@ -309,9 +309,11 @@ class PostgresTarget:
             if self._copying is None or self._copying[0] != batch.table.name:
                 columns, _, binary, _ = self.shape(batch.table)
                 self._open_copy(batch.table, columns, binary=binary)
-            packed = batch.packed if batch.packed is not None else self.pack(batch).packed
-            if self._copying is not None and packed is not None:
-                self._copying[1].write(packed)
+            if batch.packed is None:
+                batch = self.pack(batch, list(zip(*batch.rows, strict=True)))
+            if self._copying is not None:
+                for piece in batch.packed or ():
+                    self._copying[1].write(piece)
 
     def shape(self, table: Table) -> tuple[list[str], list[str], bool, list[int] | None]:
         """Return the columns of a COPY, their codecs, whether it is binary, and which cells it takes."""

@@ -238,13 +238,13 @@ class QdrantTarget(ApartTarget):
 
     # --- rows -----------------------------------------------------------------
 
-    def pack(self, batch: Batch) -> Batch:
+    def pack(self, batch: Batch, columns: Sequence[Sequence[Any]]) -> Batch:
         """See `Packer.pack`. Rows without a key wait for `append`, which knows their numbers; large ones too."""
         if not is_collection(batch.table) or not batch.table.key or not batch.rows:
             return batch
         if len(_parts(batch.rows)) > 1:
             return batch
-        return replace(batch, packed=self._packed(batch.table, batch.rows, 0))
+        return replace(batch, packed=(self._packed(batch.table, batch.rows, 0),))
 
     def _packed(self, table: Table, rows: Sequence[Row], first: int, *, insert_only: bool = False) -> bytes:
         points = self._shape(table).points(rows, first)
@@ -257,7 +257,8 @@ class QdrantTarget(ApartTarget):
         if batch.rows:
             name = self._collection(table)
             if batch.packed is not None:
-                self.engine.send(name, batch.packed)
+                for points in batch.packed:
+                    self.engine.send(name, points)
             else:
                 self._send_rows(table, name, batch.rows)
             self._append_mirror(table, batch)
