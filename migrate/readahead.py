@@ -15,7 +15,7 @@ from migrate.fit import size_of
 from migrate.schema import Table
 
 _LOOK_S = 0.02  # of work, before it is told who waits
-_WAITS = 0.5  # the share of its time that a side which waits spends without the processor
+_WAITS = 1 / 3  # the share of all time that one side spends without the processor, beyond which a thread helps
 
 T = TypeVar("T")
 
@@ -26,8 +26,8 @@ class Ahead(Generic[T]):
     Python runs one thread at a time, and SQLite lets go of Python's lock at every row: threads
     that have nothing to wait for only take the lock from each other, which made copying to
     SQLite and comparing tables without vectors 1.1 to 1.3 times as slow. So the first items are
-    made here, and it is looked at whether the processor was busy meanwhile. Where reading waits
-    (for a network, a disk) or the taker does (for a server), the rest is read ahead.
+    made here, and it is looked at whether the processor was busy meanwhile. Where reading (from a
+    network, a disk) or the taker (a server) waits for much of the time, the rest is read ahead.
 
     depth: items read ahead at most; more only take memory that is not in the processor's cache.
     waits: it is known that the taker waits, so that nothing needs to be looked at.
@@ -70,7 +70,7 @@ class Ahead(Generic[T]):
     def _here(self) -> Generator[T, None, bool]:
         """Yield items made in this thread until one of the two sides is seen to wait; whether there may be more."""
         reading, taking = _Clock(), _Clock()
-        while not (self._waits or reading.waits() or taking.waits()):
+        while not (self._waits or _wait(reading, taking)):
             with reading:
                 item = next(self._items, _END)
             if item is _END:
@@ -118,9 +118,21 @@ class _Clock:
         self._wall += time.perf_counter()
         self._busy += time.thread_time()
 
-    def waits(self) -> bool:
-        """Whether most of the time went by without the processor."""
-        return self._wall >= _LOOK_S and self._wall - self._busy > _WAITS * self._wall
+    @property
+    def wall(self) -> float:
+        """Return seconds spent so far."""
+        return self._wall
+
+    @property
+    def idle(self) -> float:
+        """Return the seconds of them in which the processor did something else."""
+        return self._wall - self._busy
+
+
+def _wait(reading: _Clock, taking: _Clock) -> bool:
+    """Whether one side waits for so much of the time that the other could work meanwhile."""
+    both = reading.wall + taking.wall
+    return both >= _LOOK_S and max(reading.idle, taking.idle) > _WAITS * both
 
 
 def prepared(
