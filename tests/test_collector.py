@@ -28,7 +28,7 @@ def test_batches_of_rows_are_not_looked_at() -> None:
                 rows = [(object(), i) for i in range(1000)]
                 del rows
             assert began == []
-            kept = [[i] for i in range(60_000)]  # growth that no batch explains is
+            kept = [[i] for i in range(20_000)]  # growth that no batch explains is
             assert began
             del kept
     finally:
@@ -39,8 +39,8 @@ def test_the_last_of_several_runs_puts_back_what_was_set() -> None:
     gc.set_threshold(500, 5, 5)
     with patient():
         with patient():
-            assert gc.get_threshold()[0] > 10_000
-        assert gc.get_threshold()[0] > 10_000
+            assert gc.get_threshold()[0] > 1000
+        assert gc.get_threshold()[0] > 1000
     assert gc.get_threshold() == (500, 5, 5)
 
 

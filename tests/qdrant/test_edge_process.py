@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from migrate.backends.qdrant import edge as edge_module
+from migrate.backends.qdrant import edge_channel
 from migrate.backends.qdrant.edge import EdgeEngine
 from migrate.backends.qdrant.engine import Point
 from migrate.errors import BackendError, TransientError
@@ -115,7 +115,7 @@ def test_other_threads_go_on_while_the_engine_works(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_another_process_holds_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(edge_module, "_BUSY_S", 0.5)
+    monkeypatch.setattr(edge_channel, "_BUSY_S", 0.5)
     import qdrant_edge
 
     filled(tmp_path / "store", 1000).close()
@@ -170,7 +170,7 @@ def test_what_was_settled_is_in_the_log_even_if_nothing_else_reached_the_disk(tm
 def test_settling_writes_the_log_of_each_changed_shard_to_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(edge_module.__file__).parent))
+    monkeypatch.syspath_prepend(str(Path(edge_channel.__file__).parent))
     shards = importlib.import_module("edge_process").Shards(str(tmp_path))
     for name in ("a", "b"):
         shards.create(name, SETTINGS)
