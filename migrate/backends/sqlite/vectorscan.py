@@ -160,16 +160,15 @@ def few_vectors_at(
 
     rowid: its name in SQL. Half of what `vectors_at` takes, which is as long as asking an index for them.
     """
-    kind, size = _TYPES[column.kind], _TYPES[column.kind].itemsize * (column.dim or 0)
+    kind, dim = _TYPES[column.kind], column.dim or 0
     sql = _few_sql(table, column.name, rowid, -(-len(rowids) // 16) * 16)
     padded = [*rowids, *[None] * (-len(rowids) % 16)]  # so that the statement is the same as the last one
     rows = connection.execute(sql, padded).fetchall()
-    if any(type(cell) is not bytes or len(cell) != size for _, cell in rows):
+    found, cells = [row[0] for row in rows], [row[1] for row in rows]
+    if set(map(type, cells)) - {bytes} or set(map(len, cells)) - {kind.itemsize * dim}:
         return None
-    packed = b"".join([cell for _, cell in rows])
-    return [row[0] for row in rows], np.frombuffer(packed, kind).reshape(len(rows), -1).astype(
-        np.float32, copy=False
-    )
+    packed = np.frombuffer(b"".join(cells), kind).reshape(len(rows), dim)
+    return found, packed.astype(np.float32, copy=False)
 
 
 @lru_cache

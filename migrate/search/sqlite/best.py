@@ -82,13 +82,13 @@ class Best:
 
     def add(self, ids: Ids, exact: F64Array) -> None:
         """Add rows whose scores are known."""
-        good = ~np.isnan(exact)
-        self.directionless += len(exact) - int(np.count_nonzero(good))
-        if not len(self._scores):
-            self._scores, self._ids = exact[good], ids[good]
-        else:
-            self._scores = np.concatenate([self._scores, exact[good]])
-            self._ids = np.concatenate([self._ids, ids[good]])
+        odd = np.isnan(exact)
+        if odd.any():
+            self.directionless += int(np.count_nonzero(odd))
+            exact, ids = exact[~odd], ids[~odd]
+        if len(self._scores):
+            exact, ids = np.concatenate([self._scores, exact]), np.concatenate([self._ids, ids])
+        self._scores, self._ids = exact, ids
         if len(self._scores) > self._k:
             last = np.partition(self._scores, len(self._scores) - self._k)[len(self._scores) - self._k]
             kept = self._scores >= last
