@@ -135,6 +135,7 @@ class Table:
     sequence: the last number given out by the store for the identity column.
     address: where the store keeps it, when that is not `name` (a schema's table, a namespace).
     full_text: of a full-text table in SQLite; everywhere else its rows are those of any table.
+    column_names: of the carried columns, in cell order.
     """
 
     name: str
@@ -149,11 +150,10 @@ class Table:
     strict: bool = False
     address: str | None = None
     full_text: FullText | None = None
+    column_names: tuple[str, ...] = field(init=False, repr=False, compare=False)  # asked for in many a loop
 
-    @property
-    def column_names(self) -> tuple[str, ...]:
-        """Return the names of the carried columns, in cell order."""
-        return tuple(c.name for c in self.columns)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "column_names", tuple(c.name for c in self.columns))
 
     @property
     def key_positions(self) -> tuple[int, ...]:
@@ -180,6 +180,7 @@ class Table:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for a plan's JSON."""
         data = asdict(self)
+        del data["column_names"]
         # What is not given is left out, so that plans of earlier versions have the same fingerprint.
         if self.full_text is None:
             del data["full_text"]
