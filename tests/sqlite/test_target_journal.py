@@ -112,3 +112,18 @@ def test_a_killed_writers_journal_is_rolled_back_in_place_but_not_by_a_dry_run(
     assert migrate(source, path).verified
     with closing(sqlite3.connect(path)) as db:
         assert sorted(db.execute("SELECT * FROM t")) == ROWS
+
+
+def test_a_run_killed_in_its_first_commit_goes_on(source: str, tmp_path: Path) -> None:
+    path = tmp_path / "to.sqlite"
+    filled = KILLED.replace(
+        "UPDATE t SET v = hex(zeroblob(3000))",
+        "CREATE TABLE t AS WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r WHERE n < 900)"
+        " SELECT n, hex(zeroblob(300)) AS v FROM r",
+    )
+    subprocess.run([sys.executable, "-c", filled, str(path)], check=True, timeout=60)
+    assert path.stat().st_size > 0  # pages of a transaction that never was
+    assert path.with_name("to.sqlite-journal").stat().st_size > 0
+    assert migrate(source, path).verified
+    with closing(sqlite3.connect(path)) as db:
+        assert sorted(db.execute("SELECT * FROM t")) == ROWS

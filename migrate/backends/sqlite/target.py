@@ -129,12 +129,13 @@ class SqliteTarget:
             )
         if not self._options.dry_run:
             check_names(tables)
-        if not self._path.exists() or self._path.stat().st_size == 0:
+        if not self._path.exists():
             return Standing()
         if not self._options.dry_run and self._path.with_name(self._path.name + "-journal").exists():
-            self._run(
-                "SELECT 1 FROM sqlite_schema LIMIT 1", ()
-            )  # a killed writer's transaction is rolled back
+            # A killed writer's transaction is rolled back; where it was the first, to an empty file.
+            self._run("SELECT 1 FROM sqlite_schema LIMIT 1", ())
+        if self._path.stat().st_size == 0:
+            return Standing()
         opened = open_source(self._path)
         try:
             with translating("look at the target", file=str(self._path)):
