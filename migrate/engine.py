@@ -44,10 +44,9 @@ from migrate.sampling import compare_sample
 from migrate.schema import Table
 from migrate.verify import Marked, Outcome, compare, compare_counts
 
-COMMIT_BYTES = (
-    64 * 2**20
-)  # rows are committed at about this size (a quarter of it costs a SQLite target a tenth)
-COMMIT_S = 1.0  # or after this time, whichever comes first
+# Rows are committed at about this size or after this time, whichever comes first. A quarter of the size
+# costs a SQLite target a tenth of its time.
+COMMIT_BYTES, COMMIT_S = 64 * 2**20, 1.0
 
 OnProgress = Callable[[int, int, str], None]
 

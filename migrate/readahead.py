@@ -15,9 +15,7 @@ from migrate.fit import size_of
 from migrate.schema import Table
 
 _LOOK_S = 0.02  # of work, before it is told who waits
-_WAITS = (
-    1 / 3
-)  # the share of all time that one side spends without the processor, beyond which a thread helps
+_WAITS = 1 / 3  # the share of all time that one side is without the processor, beyond which a thread helps
 
 T = TypeVar("T")
 

@@ -32,7 +32,7 @@ _LENGTHS = tuple(map(_length, range(4096)))  # a look at a list is quicker than 
 _int8 = struct.Struct(">iq").pack
 _float8 = struct.Struct(">id").pack
 
-_PIECE = 256
+_PIECE = 256  # rows; see `pieces`
 
 Fields = list[Any]  # of bytes or memoryview: a length and its bytes
 
