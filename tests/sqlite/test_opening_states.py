@@ -6,6 +6,7 @@ import hashlib
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -195,3 +196,36 @@ def test_a_file_that_nobody_has_open_is_read_whole_and_left_as_it_is(
                 assert count(source) == ROWS
         with opened(path) as source:
             assert count(source) == ROWS
+
+
+@pytest.mark.parametrize("shm", ["of the writer", "empty", "zeros"])
+@pytest.mark.parametrize(
+    "left",
+    [
+        lambda wal: b"",
+        lambda wal: wal[:10],
+        lambda wal: wal[:32],
+        lambda wal: wal[:31] + b"?",
+        lambda wal: wal[:2000],
+        lambda wal: b"?" + wal[1:],
+        lambda wal: b"\0" * 9000,
+    ],
+    ids=["nothing", "10 bytes", "a header", "a bad header", "half a frame", "damaged", "zeros"],
+)
+def test_a_wal_that_was_begun_by_a_killed_writer_keeps_nobody_waiting(
+    tmp_path: Path, left: Callable[[bytes], bytes], shm: str
+) -> None:
+    path = tmp_path / "a.db"
+    writer = in_wal_mode(path)
+    wal = beside(path, "-wal").read_bytes()
+    assert writer.answer("PRAGMA wal_checkpoint(TRUNCATE)") == "ok"
+    writer.kill()
+    beside(path, "-wal").write_bytes(left(wal))
+    if shm != "of the writer":
+        beside(path, "-shm").write_bytes(b"\0" * (32768 if shm == "zeros" else 0))
+
+    began = time.monotonic()
+    with untouched(tmp_path), opened(path) as source:
+        assert count(source) == ROWS
+        source.check()
+    assert time.monotonic() - began < 3, "SQLite gave up after 10 s"

@@ -27,6 +27,7 @@ from migrate.errors import ConfigError, TransientError
 _Words: TypeAlias = npt.NDArray[np.uint32]
 
 HEADER_BYTES = 100
+WAL_HEADER_BYTES = 32
 _MAGIC = b"SQLite format 3\x00"
 _WAL_MAGIC = 0x377F0682  # the lowest bit tells the byte order of the checksum
 _WAL_VERSION = 3007000
@@ -125,17 +126,26 @@ def wal_has_commit(wal: Path) -> bool:
         return False
 
 
-def _reaches_commit(file: BinaryIO) -> bool:
-    head = file.read(32)
+def wal_is_sound(head: bytes) -> bool:
+    """Whether these are the first 32 bytes of a `-wal` whose frames count, if it has any."""
     magic, version, page_size = (int.from_bytes(head[i : i + 4], "big") for i in (0, 4, 8))
-    if len(head) < 32 or magic & ~1 != _WAL_MAGIC or version != _WAL_VERSION:
+    if len(head) < WAL_HEADER_BYTES or magic & ~1 != _WAL_MAGIC or version != _WAL_VERSION:
         return False
     if not 512 <= page_size <= 65536 or page_size & (page_size - 1):
         return False
-    order = ">" if magic & 1 else "<"
-    sums = _checksum(head[:24], (0, 0), order)
-    if head[24:] != _packed(sums):
+    return head[24:] == _packed(_checksum(head[:24], (0, 0), _order(head)))
+
+
+def _order(head: bytes) -> str:
+    return ">" if head[3] & 1 else "<"
+
+
+def _reaches_commit(file: BinaryIO) -> bool:
+    head = file.read(WAL_HEADER_BYTES)
+    if not wal_is_sound(head):
         return False
+    page_size, order = int.from_bytes(head[8:12], "big"), _order(head)
+    sums = _checksum(head[:24], (0, 0), order)
     while len(frame := file.read(24 + page_size)) == 24 + page_size:
         sums = _checksum(frame[:8] + frame[24:], sums, order)
         if frame[:4] == b"\0\0\0\0" or frame[8:16] != head[16:24] or frame[16:24] != _packed(sums):

@@ -39,6 +39,7 @@ from pathlib import Path
 
 from migrate.backends.sqlite.hostile import (
     HEADER_BYTES,
+    WAL_HEADER_BYTES,
     allow_reading_only,
     descriptor_of,
     distrust,
@@ -48,6 +49,7 @@ from migrate.backends.sqlite.hostile import (
     refuse_unrecoverable,
     unrecoverable,
     wal_has_commit,
+    wal_is_sound,
 )
 from migrate.backends.sqlite.names import PASSING
 from migrate.errors import BackendError, ConfigError, TransientError
@@ -257,7 +259,7 @@ def _look(place: Path, descriptor: int) -> _Look:
         same_file=(held.st_dev, held.st_ino) == (main.device, main.inode),
         head=os.pread(descriptor, HEADER_BYTES, 0),
         wal=wal,
-        wal_head=_first_bytes(_beside(place, "-wal"), 32) if wal else b"",
+        wal_head=_first_bytes(_beside(place, "-wal"), WAL_HEADER_BYTES) if wal else b"",
         shm=os.path.exists(_beside(place, "-shm")),
         index_head=_index_head(_beside(place, "-shm")) if wal else b"",
         journal=journal,
@@ -306,7 +308,7 @@ def _just_written(look: _Look) -> bool:
 
 def _way(look: _Look, place: Path, path: Path) -> str:
     header = parse_header(look.head, look.main.size, path)
-    if look.wal and look.shm:
+    if look.wal and look.shm and not _endless(look):
         return "wal"
     # SQLite reads a -wal even where the header says rollback journal.
     if look.journal_begun and (header.wal or look.wal):
@@ -314,6 +316,17 @@ def _way(look: _Look, place: Path, path: Path) -> str:
     if look.wal and wal_has_commit(_beside(place, "-wal")):
         return "no-lock"
     return "immutable" if header.wal or look.wal else "locks"
+
+
+def _endless(look: _Look) -> bool:
+    """Whether SQLite would read this `-wal` again and again, for 10 s, if no writer is there to write `-shm`.
+
+    It compares the salts of the header with those that it read for the sake of the frames, and
+    reads none for a header that is alone (a writer was killed between it and the first frame) or
+    damaged. No row is in such a `-wal`.
+    """
+    size = look.wal.size if look.wal else 0
+    return size == WAL_HEADER_BYTES or (size > WAL_HEADER_BYTES and not wal_is_sound(look.wal_head))
 
 
 def _changed(before: _Look, now: _Look, how: str) -> str | None:
