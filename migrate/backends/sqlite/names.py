@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from migrate import values
-from migrate.errors import BackendError, MigrateError, SchemaError, TransientError
+from migrate.errors import BackendError, SchemaError, TransientError
 from migrate.schema import Table
 
 PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_PROTOCOL")
@@ -85,19 +84,23 @@ def orphans_of(connection: sqlite3.Connection, table: str) -> tuple[dict[str, in
     return orphans, None
 
 
-@contextmanager
-def translating(op: str, **where: Any) -> Iterator[None]:
+class translating:  # noqa: N801 (it reads as a verb; a generator would take 4 us a query)
     """Turn sqlite3's errors into ours: what passes by itself is worth another try, nothing else is."""
-    try:
-        yield
-    except MigrateError:
-        raise
-    except sqlite3.Error as exc:
+
+    def __init__(self, op: str, **where: Any) -> None:
+        self._op, self._where = op, where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        if not isinstance(exc, sqlite3.Error):
+            return
         code = getattr(exc, "sqlite_errorname", None) or type(exc).__name__
-        message = f"SQLite could not {op}: {exc}"
+        message = f"SQLite could not {self._op}: {exc}"
         if code.startswith(PASSING):
-            raise TransientError(message, hint="another program holds the file", **where) from exc
-        raise BackendError(message, hint=_hint(code), **where) from exc
+            raise TransientError(message, hint="another program holds the file", **self._where) from exc
+        raise BackendError(message, hint=_hint(code), **self._where) from exc
 
 
 def _hint(code: str) -> str | None:

@@ -34,7 +34,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from migrate.backends.sqlite.hostile import (
@@ -229,7 +229,9 @@ class _Look:
     journal_begun: bool  # its first byte is not zero: it may be hot, SQLite decides under its locks
 
 
+@lru_cache(maxsize=64)
 def _beside(place: Path, suffix: str) -> Path:
+    """Return a file beside the database; kept, as making a path takes longer than looking for the file."""
     return place.with_name(place.name + suffix)
 
 

@@ -24,6 +24,8 @@ from migrate.schema import Column, Kind, Table
 
 PIECE_BYTES = 2 * 2**20
 """Of packed cells in a piece; more did not help, and four times this is what a scan needs of memory."""
+FEW_ROWS = 128
+"""That `few_cells_at` is for: of 500 another statement is quicker."""
 _MOST_ROWS = 8192
 _TYPES: dict[Kind, np.dtype[Any]] = {
     Kind.VECTOR: vectors.F32,
@@ -153,27 +155,32 @@ def vectors_at(
         yield from _by_row(connection, here, rowid, cells, (where, part))
 
 
-def few_vectors_at(
+def few_cells_at(
     connection: sqlite3.Connection, table: str, rowid: str, column: Column, rowids: Sequence[int]
-) -> tuple[list[int], npt.NDArray[np.float32]] | None:
-    """Return the vectors of a few rows as (rowids, (n, dim) float32), quickly; None where one is not packed.
+) -> Sequence[bytes] | None:
+    """Return the vectors of a few rows as they are stored, quickly; None where one is not there or not packed.
 
-    rowid: its name in SQL. Half of what `vectors_at` takes, which is as long as asking an index for them.
+    rowid: its name in SQL. A third of what `vectors_at` takes, which is longer than asking an index for them.
     """
-    kind, dim = _TYPES[column.kind], column.dim or 0
-    sql = _few_sql(table, column.name, rowid, -(-len(rowids) // 16) * 16)
-    padded = [*rowids, *[None] * (-len(rowids) % 16)]  # so that the statement is the same as the last one
-    rows = connection.execute(sql, padded).fetchall()
-    found, cells = [row[0] for row in rows], [row[1] for row in rows]
-    if set(map(type, cells)) - {bytes} or set(map(len, cells)) - {kind.itemsize * dim}:
-        return None
-    packed = np.frombuffer(b"".join(cells), kind).reshape(len(rows), dim)
-    return found, packed.astype(np.float32, copy=False)
+    n = len(rowids)
+    more = -n % 8 if n > 16 else 0  # so that SQLite has prepared the statement more often
+    sql = _few_sql(table, column.name, rowid, n + more)
+    cells: tuple[bytes, ...] = connection.execute(sql, (*rowids, *[None] * more)).fetchone()[:n]
+    size = _TYPES[column.kind].itemsize * (column.dim or 0)
+    return cells if set(map(type, cells)) == {bytes} and set(map(len, cells)) == {size} else None
+
+
+def unpacked(column: Column, cells: Sequence[bytes]) -> npt.NDArray[np.float32]:
+    """Return packed cells as (n, dim) float32."""
+    packed = np.frombuffer(b"".join(cells), _TYPES[column.kind])
+    return packed.reshape(len(cells), -1).astype(np.float32, copy=False)
 
 
 @lru_cache
 def _few_sql(table: str, column: str, rowid: str, n: int) -> str:
-    return f"SELECT {rowid}, {ident(column)} FROM {ident(table)} WHERE {rowid} IN ({', '.join('?' * n)})"
+    """Return a statement with one row, a cell for each rowid: 15 us less for 10 of them than `IN`."""
+    cell = f"(SELECT {ident(column)} FROM {ident(table)} WHERE {rowid} = ?)"
+    return f"SELECT {', '.join([cell] * n)}"
 
 
 def _parts(rowids: Sequence[int]) -> Iterator[list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -117,6 +118,14 @@ class Best:
         """Return (id, score) of the best, best first."""
         order = self._order()[: self._k]
         return list(zip(self._ids[order].tolist(), self._scores[order].tolist(), strict=True))
+
+
+def untied(ids: Sequence[int], exact: Sequence[float], k: int) -> list[tuple[int, float]] | None:
+    """Return (id, score) of the k best of a few rows, best first, or None where a `Best` is needed for it."""
+    found = sorted(zip(exact, ids, strict=True), reverse=True)
+    if len(set(exact)) < len(exact) or math.isnan(sum(exact)):
+        return None
+    return [(rowid, score) for score, rowid in found[:k]]
 
 
 def _in_float32(floor: float) -> float:

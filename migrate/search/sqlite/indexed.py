@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from migrate.backends.sqlite.names import translating
-from migrate.backends.sqlite.vectorscan import few_vectors_at, vectors_at
+from migrate.backends.sqlite.vectorscan import FEW_ROWS, few_cells_at, unpacked, vectors_at
 from migrate.hnsw.build import Index
 from migrate.schema import Column, Metric
 from migrate.search.base import Searched
 from migrate.search.sqlite import scores
-from migrate.search.sqlite.best import Best
+from migrate.search.sqlite.best import Best, untied
 from migrate.search.sqlite.exact import Held, keys_of, rows_allowed
-from migrate.search.sqlite.reading import Reading
-from migrate.search.sqlite.scores import Asked
+from migrate.search.sqlite.reading import Place, Reading
+from migrate.search.sqlite.scores import Asked, F32Array
 from migrate.search.sqlite.where import Allowed
 
 # Looking at so few vectors is quicker than an index that asks Python about each candidate
@@ -33,7 +34,7 @@ _WIDEST_SHARE = 0.25  # of all vectors; a search that wide is no quicker than lo
 _SPARE = 6  # asked for beyond what is wanted, to see where those end that are as near as the last
 _FILTERS = 16
 _ROUNDING = 1e-5  # of hnswlib's distances
-FETCHED = 512  # rows in one statement; SQLite takes at least 999 values
+MET_BYTES = 16 * 2**20
 
 
 @dataclass(slots=True)
@@ -59,6 +60,32 @@ class Masks:
         return self.known[name]
 
 
+class Met:
+    """Vectors of the rows that were looked at last, as long as the store is in one state: a memory is found again."""
+
+    def __init__(self) -> None:
+        self._state: str | None = None
+        self._cells: dict[int, bytes] = {}
+
+    def rows(self, at: Reading, place: Place, column: Column, rowids: list[int]) -> F32Array | None:
+        """Return the vectors of a few rows as (n, dim) float32; None where one is not there or not packed."""
+        known = self._cells
+        if self._state != at.state:
+            self._state = at.state
+            known.clear()
+        try:
+            return unpacked(column, [known[i] for i in rowids])
+        except KeyError:  # one was not met yet
+            cells = few_cells_at(at.connection, place.table.name, place.rowid or "", column, rowids)
+        if cells is None:
+            return None
+        if at.state is not None:
+            known.update(zip(rowids, cells, strict=True))
+            while len(known) * len(cells[0]) > MET_BYTES:
+                del known[next(iter(known))]
+        return unpacked(column, cells)
+
+
 def near(
     at: Reading,
     searched: Searched,
@@ -68,10 +95,12 @@ def near(
     index: Index,
     mask: npt.NDArray[np.bool_] | None,
     held: Held | None,
+    met: Met,
 ) -> list[tuple[Any, float]] | None:
     """Return the k nearest rows that are allowed, or None where looking at every one is better.
 
     mask: over labels; None allows all. held: the column's vectors, where they are in memory.
+    met: those of the column that were looked at last.
     """
     if index.width is None:
         return None
@@ -86,7 +115,7 @@ def near(
     labels = _candidates(asked, index, mask, allowed, width, wanted)
     if labels is None:
         return None
-    return _scored(at, searched, column, asked, k, index.rowids[labels], held)
+    return _scored(at, searched, column, asked, k, index.rowids[labels], held, met)
 
 
 def _candidates(
@@ -114,12 +143,14 @@ def _candidates(
         labels, distances = ask(asked.quick, min(allowed, width), None, mask.tobytes().__getitem__)
     if len(labels) < wanted:
         return None
-    last = float(distances[wanted - 1])
+    far: list[float] = distances.tolist()
+    last = far[wanted - 1]
     scale = 1.0 if asked.metric is Metric.COSINE else 1.0 + asked.length**2
     bound = last + _ROUNDING * (abs(last) + scale)
-    if mask is None and len(labels) == most < width and distances[-1] <= bound:
+    if mask is None and len(far) == most < width and far[-1] <= bound:
         labels, distances = ask(asked.quick, width)
-    return labels[: np.searchsorted(distances.astype(np.float64), bound, "right")]
+        far = distances.tolist()
+    return labels[: bisect_right(far, bound)]
 
 
 def _scored(
@@ -130,26 +161,29 @@ def _scored(
     k: int,
     rowids: npt.NDArray[np.int64],
     held: Held | None,
+    met: Met,
 ) -> list[tuple[Any, float]] | None:
     """Score candidates by the vectors that the store has; None where it has not all of them."""
-    place = at.at(searched)
-    best = Best(asked, k, lambda ids: keys_of(at.connection, place)(ids))  # which are seldom needed
+    place, wanted = at.at(searched), rowids.tolist()
     with translating("compare vectors", table=searched.name, column=column.name):
+        rows, there = None, None
         if held is not None:
             places = np.searchsorted(held.ids, rowids)
             if places.max(initial=-1) >= len(held.ids) or (held.ids[places] != rowids).any():
                 return None
-            best.add(rowids, scores.exact(asked, held.rows_at(places)))
+            rows = held.rows_at(places)
+        elif place.rowid is not None and 0 < len(wanted) <= FEW_ROWS:
+            rows = met.rows(at, place, column, wanted)
+        if rows is not None:
+            there = scores.exact(asked, rows)
+            if (found := untied(wanted, there.tolist(), k)) is not None:
+                return found
+        best = Best(asked, k, keys_of(at.connection, place))
+        if there is not None:
+            best.add(rowids, there)
             return best.found()
-        wanted: list[int] = rowids.tolist()
-        few = None
-        if place.rowid is not None and len(wanted) <= FETCHED:
-            few = few_vectors_at(at.connection, place.table.name, place.rowid, column, wanted)
-        if few is not None:
-            best.add(np.array(few[0], np.int64), scores.exact(asked, few[1]))
-            return best.found() if len(few[0]) == len(wanted) else None
-        met = 0
+        read = 0
         for piece in vectors_at(at.connection, place.table, column, wanted):
             best.add(piece.ids, scores.exact(asked, piece.rows))
-            met += len(piece.ids)
-        return best.found() if met == len(rowids) else None
+            read += len(piece.ids)
+        return best.found() if read == len(wanted) else None

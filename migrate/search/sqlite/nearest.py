@@ -19,7 +19,7 @@ from migrate.schema import Column
 from migrate.search.base import Health, Means, Searched
 from migrate.search.sqlite import indexed
 from migrate.search.sqlite.exact import Compared, Exact
-from migrate.search.sqlite.indexed import Masks
+from migrate.search.sqlite.indexed import Masks, Met
 from migrate.search.sqlite.reading import Reading
 from migrate.search.sqlite.scores import Asked
 from migrate.search.sqlite.where import Allowed
@@ -51,6 +51,7 @@ class Nearest:
         self._exact = Exact(means.cache_bytes)
         self._sidecars: dict[_Name, Sidecar] = {}
         self._masks: dict[_Name, Masks] = {}
+        self._met: dict[_Name, Met] = {}
 
     def search(
         self,
@@ -98,10 +99,11 @@ class Nearest:
         with sidecar.using(at.state) as index:
             if index is None:
                 return None
-            masks = self._masks.setdefault(name, Masks())
-            mask = masks.of(index, at, searched, allowed) if allowed is not None else None
-            held = self._exact.held(name, at.state)
-            return indexed.near(at, searched, column, asked, k, index, mask, held)
+            mask, held = None, self._exact.held(name, at.state)
+            if allowed is not None:
+                mask = self._masks.setdefault(name, Masks()).of(index, at, searched, allowed)
+            met = self._met.setdefault(name, Met())
+            return indexed.near(at, searched, column, asked, k, index, mask, held, met)
 
     def _prepared(self, sidecar: Sidecar | None, at: Reading, searched: Searched) -> tuple[str, ...]:
         """Have the sidecar ready for the next query, and say why this one did without."""
@@ -143,6 +145,7 @@ class Nearest:
                 self._means.say(f"bringing {sidecar.name} up to date; Ctrl-C leaves it for another time")
             sidecar.close()
         self._sidecars.clear()
+        self._met.clear()
         self._exact.forget()
 
 

@@ -124,15 +124,16 @@ class SqliteFile:
         with ExitStack() as stack:
             stack.callback(open_.opened.close)
             yield open_.reading
-            try:
-                open_.opened.check()
-            except BackendError as exc:
-                raise TransientError(exc.message, hint=exc.hint, **exc.where) from exc
             if open_.reading.state is not None and open_.opened.is_current():
                 stack.pop_all()
                 other = self._swapped(open_)  # of another thread
                 if other is not None:
                     other.opened.close()
+                return
+            try:
+                open_.opened.check()
+            except BackendError as exc:
+                raise TransientError(exc.message, hint=exc.hint, **exc.where) from exc
 
     def _current(self) -> _Open | None:
         """Return what the last query left open, where it is as good as new."""

@@ -75,10 +75,10 @@ def exact(asked: Asked, rows: F32Array) -> F64Array:
     if asked.metric is Metric.MANHATTAN:
         wide -= asked.vector
         return _negative(np.abs(wide, out=wide).sum(axis=1))
-    products: F64Array = (wide * asked.vector).sum(axis=1)
+    products: F64Array = np.add.reduce(wide * asked.vector, axis=1)
     if asked.metric is Metric.DOT:
         return products
-    lengths = np.sqrt(np.square(wide, out=wide).sum(axis=1))
+    lengths = np.sqrt(np.add.reduce(np.square(wide, out=wide), axis=1))
     lengths *= asked.length
     if lengths.all():
         products /= lengths

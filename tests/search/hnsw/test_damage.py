@@ -226,7 +226,7 @@ def _levels(at: int, value: int) -> Arrays:
         _changed("to", (2999, 3), 2**32 - 1),
         _changed("links", 7, 49),
         _changed("links", 7, 2**16 - 1),
-        _changed("label", 7, 8),
+        _changed("label", 7, int(ARRAYS.elements.view(SHAPE.element)["label"][8])),
         _changed("label", 7, 2**63),
         _upper("to", (0, 0), 3000),
         _upper("to", (0, 0), int(np.flatnonzero(ARRAYS.levels.view("<i4") == 0)[0])),

@@ -6,10 +6,12 @@ import os
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from migrate.backends.sqlite.vectorscan import few_cells_at
 from migrate.hnsw import container, places, settings
 from migrate.hnsw.sidecar import Sidecar
 from migrate.schema import Metric
@@ -255,6 +257,51 @@ def test_filters_are_heeded_by_the_index(store: Path, rows: Rows, monkeypatch: p
         assert filtered(asking, query, Allowed("t.kind = ?", ("odd",))) == INDEX
         assert filtered(asking, query, Allowed("t.rowid < 90")) == EVERY  # few
         assert filtered(asking, query, Allowed("0")) == EVERY
+
+
+def test_rows_that_were_met_are_read_once_until_they_change(
+    store: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[list[int]] = []
+
+    def reading(*given: Any) -> Any:
+        read.append(given[-1])
+        return few_cells_at(*given)
+
+    monkeypatch.setattr(indexed, "few_cells_at", reading)
+    asking = Asking(store, Means(cache_bytes=0))  # which keeps no vectors for exact search
+    asking.settled()
+    first = asking.near(rows[8])
+    assert asking.near(rows[8]) == first
+    assert len(read) == 1
+
+    change(store, ("UPDATE memories SET embedding = ? WHERE id = 'm000008'", (rows[9].tobytes(),)))
+    asking.settled()
+    assert both(asking, rows[8]) == INDEX
+    assert asking.near(rows[8]) != first
+    assert len(read) == 2
+
+
+def test_what_is_kept_of_met_rows_is_bounded(
+    store: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexed, "MET_BYTES", 100 * rows[0].nbytes)
+    asking = Asking(store, Means(cache_bytes=0))
+    asking.settled()
+    for query in rows[::40]:
+        assert both(asking, query) == INDEX
+    (met,) = asking.nearest._met.values()
+    assert 90 < len(met._cells) <= 100
+
+
+@pytest.mark.parametrize("k", [15, 17, 100, 128, 129])
+def test_as_many_rows_as_one_statement_reads_and_more(
+    k: int, store: Path, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexed, "_WIDEST_SHARE", 10)
+    asking = Asking(store, Means(cache_bytes=0))
+    asking.settled()
+    assert both(asking, rows[3], k) == INDEX
 
 
 def test_as_many_are_found_as_there_are(store: Path, rows: Rows) -> None:
