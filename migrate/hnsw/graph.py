@@ -248,8 +248,11 @@ def _check(elements: Any, levels: Any, upper: Any, arrays: Arrays) -> None:
     most = elements["to"].shape[1]
     if elements["links"].max() > most or (len(upper) and upper["links"].max() > upper["to"].shape[1]):
         raise DamagedError("an element has too many links")
-    used = np.arange(most) < elements["links"][:, None]
-    if (elements["to"] >= n)[used].any():
+    # Places without a link are 0 or hold an old one, so that in a sound index no number is too large.
+    if (
+        elements["to"].max() >= n
+        and (elements["to"] >= n)[np.arange(most) < elements["links"][:, None]].any()
+    ):
         raise DamagedError("a link leads nowhere")
     if not len(upper):
         return
