@@ -5,7 +5,7 @@
     ...    the manifest: JSON with the SHA-256 of each half of each section
 
 What was hashed is what is used: a section is read into memory of our own, and
-hashed there while it becomes an index, which nobody may ask before.
+hashed there.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ VERSION = 1
 _HEAD = struct.Struct("<16sII QQ 32s")
 _BODY_AT = 4096
 _CHUNK_BYTES = 16 * 2**20
+_PIECE_BYTES = 2**20
 _MOST_MANIFEST = 64 * 2**20
 
 
@@ -104,42 +106,83 @@ def manifest(descriptor: int) -> Manifest:
     return Manifest(told, sections, root.hex())
 
 
-class Read:
-    """A file's sections in memory, while they are still being hashed."""
+Visit = Callable[[int, Bytes], None]
+"""Told the number of the first of some units, and their bytes, which it may not keep; by several threads."""
 
-    def __init__(self, sections: dict[str, Bytes], checks: list[tuple[Future[str], str]]) -> None:
-        self.sections, self._checks = sections, checks
 
-    def verify(self) -> None:
-        """Raise BrokenError where a hash is not that of the manifest; nothing may be asked of the bytes before."""
-        if any(check.result() != wanted for check, wanted in self._checks):
-            raise BrokenError("its hash is not that of its manifest")
+def read(descriptor: int, found: Manifest, *names: str, trusted: bool) -> dict[str, Bytes]:
+    """Read sections into memory, all where none is named; each byte is hashed as it comes unless `trusted`.
+
+    Raises BrokenError for a file that is cut off, or not what its manifest says; OSError.
+    """
+    sections = {name: np.empty(found.sections[name][1], np.uint8) for name in names or found.sections}
+    with _working() as submit:
+        for name, data in sections.items():
+            offset, length, hashes = found.sections[name]
+            for i, (part, wanted) in enumerate(zip(_parts(data), hashes, strict=True)):
+                at = offset + i * _part_bytes(length)
+                submit(_read_part, descriptor, part, at, _Check(None if trusted else wanted))
+    return sections
+
+
+def stream(descriptor: int, found: Manifest, name: str, unit: int, visit: Visit, *, trusted: bool) -> None:
+    """Show all units of a section, each of so many bytes, without keeping them; hashed as `read` does.
+
+    What was seen is of no use where this raises, which it does as `read` does.
+    """
+    offset, length, hashes = found.sections[name]
+    size = _part_bytes(length)
+    with _working() as submit:
+        ends = [
+            submit(
+                _show_part,
+                descriptor,
+                offset,
+                (start, min(start + size, length)),
+                unit,
+                visit,
+                _Check(wanted),
+            )
+            for start, wanted in zip(
+                range(0, length, size), [None if trusted else h for h in hashes], strict=True
+            )
+        ]
+    for i, (before, after) in enumerate(pairwise(ends), 1):
+        if between := before.result()[1] + after.result()[0]:
+            visit(i * size // unit, np.frombuffer(between, np.uint8))
 
 
 @contextmanager
-def reading(descriptor: int, found: Manifest, *, trusted: bool) -> Iterator[Read]:
-    """Read the sections into memory; the hashes are computed meanwhile and after, none where `trusted`.
-
-    Raises BrokenError for a file that ends too early, OSError.
-    """
-    sections = {name: np.empty(length, np.uint8) for name, (_, length, _) in found.sections.items()}
-    checks: list[tuple[Future[str], str]] = []
+def _working() -> Iterator[Callable[..., Future[Any]]]:
+    """Give what starts work in threads; ends when all of it is done, or raises what one of them did."""
+    running: list[Future[Any]] = []
     with ThreadPoolExecutor(_workers()) as pool:
+
+        def submit(work: Callable[..., Any], *given: Any) -> Future[Any]:
+            running.append(pool.submit(work, *given))
+            return running[-1]
+
         try:
-            reads = [
-                pool.submit(_read_all, descriptor, chunk, offset + i * _CHUNK_BYTES)
-                for name, (offset, _, _) in found.sections.items()
-                for i, chunk in enumerate(_cut(sections[name], _CHUNK_BYTES))
-            ]
-            if not all(read.result() for read in reads):
-                raise BrokenError("it is cut off")
-            if not trusted:
-                for name, (_, _, hashes) in found.sections.items():
-                    parts = zip(_parts(sections[name]), hashes, strict=True)
-                    checks += [(pool.submit(_sha256, part), wanted) for part, wanted in parts]
-            yield Read(sections, checks)
+            yield submit
+            for one in running:
+                one.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+class _Check:
+    """The hash of what was read so far; of nothing where none is wanted."""
+
+    def __init__(self, wanted: str | None) -> None:
+        self._wanted, self._digest = wanted, hashlib.sha256()
+
+    def add(self, data: memoryview) -> None:
+        if self._wanted is not None:
+            self._digest.update(data)
+
+    def end(self) -> None:
+        if self._wanted is not None and self._digest.hexdigest() != self._wanted:
+            raise BrokenError("its hash is not that of its manifest")
 
 
 def _parts(data: Bytes) -> list[memoryview]:
@@ -148,11 +191,7 @@ def _parts(data: Bytes) -> list[memoryview]:
 
 
 def _part_bytes(length: int) -> int:
-    """Return half of a section, 16 MB at least.
-
-    In two parts, for a hash of a part is one call that needs nothing of Python: it goes on while
-    hnswlib, which lets nothing of Python run meanwhile, takes the bytes over.
-    """
+    """Return half of a section, 16 MB at least: two are read and hashed at a time."""
     return max(_CHUNK_BYTES, -(-length // 2))
 
 
@@ -168,14 +207,45 @@ def _workers() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def _read_all(descriptor: int, part: memoryview, at: int) -> bool:
+def _read_part(descriptor: int, part: memoryview, at: int, check: _Check) -> None:
+    for i in range(0, len(part), _PIECE_BYTES):
+        piece = part[i : i + _PIECE_BYTES]
+        _fill(descriptor, piece, at + i)
+        check.add(piece)  # while it is in the processor's cache
+    check.end()
+
+
+def _show_part(
+    descriptor: int, offset: int, span: tuple[int, int], unit: int, visit: Visit, check: _Check
+) -> tuple[bytes, bytes]:
+    """Show the whole units of a part, and return what it has of units that others have the rest of: first and last."""
+    start, end = span
+    buffer = np.empty(max(1, _PIECE_BYTES // unit) * unit, np.uint8)
+
+    def piece(at: int, size: int) -> Bytes:
+        data = buffer[:size]
+        _fill(descriptor, data.data, offset + at)
+        check.add(data.data)
+        return data
+
+    head = piece(start, min(-start % unit, end - start)).tobytes()
+    at = start + len(head)
+    while (whole := (end - at) // unit * unit) > 0:
+        data = piece(at, min(whole, len(buffer)))
+        visit(at // unit, data)
+        at += len(data)
+    tail = piece(at, end - at).tobytes()
+    check.end()
+    return head, tail
+
+
+def _fill(descriptor: int, part: memoryview, at: int) -> None:
     done = 0
     while done < len(part):
         n = os.preadv(descriptor, [part[done:]], at + done)
         if n == 0:
-            return False
+            raise BrokenError("it is cut off")
         done += n
-    return True
 
 
 def _write_all(descriptor: int, part: memoryview, at: int) -> None:

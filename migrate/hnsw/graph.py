@@ -25,7 +25,7 @@ from migrate.schema import Metric
 Labels = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
 
-_DELETED = 1  # of the byte after an element's number of links
+DELETED = 1  # of the byte after an element's number of links
 _STATE_VERSION = 1  # of hnswlib's own dictionary
 _THREADS = os.cpu_count() or 1
 _HIGHEST_LEVEL = 64  # a level is drawn as -ln(uniform) / ln(M): 64 is never met
@@ -216,7 +216,7 @@ def _state(shape: Shape, arrays: Arrays, elements: Any, levels: Any) -> dict[str
         "mult": 1 / float(np.log(shape.m)),
         "ef_construction": max(shape.ef_construction, shape.m),  # as hnswlib takes it
         "ef": 10,
-        "has_deletions": bool((elements["flags"] & _DELETED).any()),
+        "has_deletions": bool((elements["flags"] & DELETED).any()),
         "size_links_per_element": shape.upper.itemsize,
         "label_lookup_external": np.ascontiguousarray(elements["label"]),
         "label_lookup_internal": np.arange(n, dtype=np.uint32),
@@ -230,7 +230,7 @@ def deleted(shape: Shape, arrays: Arrays) -> npt.NDArray[np.bool_]:
     """Return which labels are deleted."""
     elements = arrays.elements.view(shape.element)
     gone = np.zeros(len(elements), np.bool_)
-    gone[elements["label"]] = elements["flags"] & _DELETED
+    gone[elements["label"]] = elements["flags"] & DELETED
     return gone
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import atexit
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from threading import Event, Lock, Thread
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 import numpy as np
+import numpy.typing as npt
 
 from migrate.backends.sqlite.names import translating
 from migrate.backends.sqlite.opening import open_source
@@ -21,6 +22,7 @@ from migrate.failpoints import hit
 from migrate.hnsw import build, container, places, settings
 from migrate.hnsw.build import Changes, Index, Progress, Reading, UnfitError
 from migrate.hnsw.container import BrokenError, Manifest
+from migrate.hnsw.glance import Near, glance
 from migrate.hnsw.graph import Arrays, DamagedError, Graph, Shape, deleted, installed
 from migrate.hnsw.places import BusyError, Writing
 from migrate.schema import Column, Metric, Table
@@ -30,10 +32,12 @@ _AGAIN_S = 1.0  # after which what could not be done is tried again
 # the process to end: writing 800 MB takes longer than adding some hundred vectors again.
 _WRITTEN_AT_ONCE = 64 * 2**20
 _LASTING_SHARE = 1000
+_GLANCES = 4  # questions, after which it takes less time to have the index in memory
 _SETTLING_TRIES = 5
 _SETTLING_S = 0.03
 
 
+T = TypeVar("T")
 _running: WeakSet[Sidecar] = WeakSet()
 
 
@@ -91,6 +95,7 @@ class Sidecar:
         self._root: str | None = None  # of the file that the index was read from or written to
         self._unsaved = False
         self._missed: str | None = None  # a state for which there is no sidecar to load
+        self._glances = 0
         self._using, self._stop = Lock(), Event()
         self._thread: Thread | None = None
         self._tried: tuple[str | None, float] | None = None
@@ -119,6 +124,23 @@ class Sidecar:
         if self._state != state and self._missed != state:
             self._missed = None if self._load(only=state) else state
         return self._index if self._state == state else None
+
+    def glance(self, state: str | None, vector: npt.NDArray[np.float32], k: int) -> Near | None:
+        """Return the k nearest by looking at the file's vectors, or None where the index is to be asked.
+
+        That is where it is in memory, or was glanced at often enough that having it there pays.
+        """
+        if state is None or self._index is not None or self._missed == state or self._glances == _GLANCES:
+            return None
+        self._glances += 1
+
+        def use(descriptor: int, found: Manifest, trusted: bool) -> Near | None:
+            shape = self._shape(found)
+            if found.told.get("width") is None or not {"elements", "rowids"} <= set(found.sections):
+                return None
+            return glance(descriptor, found, shape, vector, k, trusted=trusted)
+
+        return self._from_file(state, use)
 
     def is_at(self, state: str | None) -> bool:
         """Whether the index, if there is one in memory, is equal to a state of the store."""
@@ -332,9 +354,28 @@ class Sidecar:
 
     def _load(self, *, only: str | None) -> bool:
         """Read the index from its file if it is sound; with `only`, if it covers this state."""
+
+        def use(descriptor: int, found: Manifest, trusted: bool) -> tuple[Manifest, Index]:
+            return found, self._understood(found, container.read(descriptor, found, trusted=trusted), trusted)
+
+        read = self._from_file(only, use)
+        if read is None:
+            return False
+        found, index = read
+        state = only if only is not None else found.told.get("state")
+        self._index, self._root, self._unsaved = index, found.root, False
+        self._state = state if isinstance(state, str) else None
+        self.note = None if index.width is not None else _no_width(index)
+        return True
+
+    def _from_file(self, only: str | None, use: Callable[[int, Manifest, bool], T]) -> T | None:
+        """Return what is made of the file; None where it is of no use, or does not cover the state `only`.
+
+        use: told a descriptor, the manifest, and whether the file was proven sound before.
+        """
         spot = self._spot()
         if spot.path is None or not spot.there or installed() is None:
-            return False
+            return None
         known = places.recall(spot.path)
         try:
             with places.opened(spot.path) as descriptor:
@@ -343,42 +384,42 @@ class Sidecar:
                 if known is not None and known.root == found.root:
                     states.add(known.state)
                 if only is not None and only not in states:
-                    return False
+                    return None
                 before = places.identity(descriptor)
                 trusted = known is not None and (known.identity, known.root) == (before, found.root)
-                with container.reading(descriptor, found, trusted=trusted) as read:
-                    if trusted and places.identity(descriptor) != before:
-                        raise BrokenError("it was written while it was read")
-                    try:
-                        index = self._understood(found, read.sections, trusted=trusted)
-                    finally:
-                        read.verify()
+                made = use(descriptor, found, trusted)
+                if trusted and places.identity(descriptor) != before:
+                    raise BrokenError("it was written while it was read")
         except (BrokenError, DamagedError, container.NotOursError, OSError) as exc:
             self.note = f"{spot.path.name} was of no use ({exc}) and is made anew"
-            return False
-        state = only if only is not None else found.told.get("state")
-        self._index, self._root, self._unsaved = index, found.root, False
-        self._state = state if isinstance(state, str) else None
-        self.note = None if index.width is not None else _no_width(index)
+            return None
         if not trusted:
-            places.remember(spot.path, found.root, self._state)
-        return True
+            state = only if only is not None else found.told.get("state")
+            places.remember(spot.path, found.root, state if isinstance(state, str) else None)
+        return made
 
-    def _understood(self, found: Manifest, sections: dict[str, Any], *, trusted: bool) -> Index:
+    def _shape(self, found: Manifest) -> Shape:
         told = found.told
         wanted = (self._metric.value, self._column.dim, installed())
         if (told.get("metric"), told.get("dim"), told.get("hnswlib")) != wanted:
             raise BrokenError("it was built for another metric or dimension, or by another hnswlib")
         try:
             shape = Shape(self._metric, self._column.dim or 0, int(told["m"]), int(told["ef_construction"]))
+        except (KeyError, TypeError, ValueError):
+            raise BrokenError("its manifest makes no sense") from None
+        if not 2 <= shape.m <= 1000 or not 1 <= shape.ef_construction <= 100_000:
+            raise BrokenError("its manifest makes no sense")
+        return shape
+
+    def _understood(self, found: Manifest, sections: dict[str, Any], trusted: bool) -> Index:
+        told, shape = found.told, self._shape(found)
+        try:
             entry, top, recall = int(told["entry"]), int(told["top"]), float(told["recall"])
             width = int(told["width"]) if told["width"] is not None else None
             arrays = Arrays(sections["elements"], sections["levels"], sections["upper"], entry, top)
             rowids, digests = sections["rowids"].view("<i8"), sections["digests"].view("<u8")
         except (KeyError, TypeError, ValueError):
             raise BrokenError("its manifest makes no sense") from None
-        if not 2 <= shape.m <= 1000 or not 1 <= shape.ef_construction <= 100_000:
-            raise BrokenError("its manifest makes no sense")
         graph = Graph.of(shape, arrays, trusted=trusted)
         if not len(rowids) == len(digests) == graph.count or (width is not None and width < 1):
             raise BrokenError("its parts do not fit each other")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from migrate.backends.sqlite.names import translating
 from migrate.backends.sqlite.vectorscan import FEW_ROWS, few_cells_at, unpacked, vectors_at
 from migrate.hnsw.build import Index
+from migrate.hnsw.sidecar import Sidecar
 from migrate.schema import Column, Metric
 from migrate.search.base import Searched
 from migrate.search.sqlite import scores
@@ -118,6 +119,21 @@ def near(
     return _scored(at, searched, column, asked, k, index.rowids[labels], held, met)
 
 
+def glanced(
+    sidecar: Sidecar, at: Reading, searched: Searched, column: Column, asked: Asked, k: int, met: Met
+) -> list[tuple[Any, float]] | None:
+    """Return the k nearest rows by the file of a sidecar that is not in memory, or None where that is not to be done."""
+    found = sidecar.glance(at.state, asked.quick, k + _SPARE)
+    if found is None:
+        return None
+    rowids, distances = found
+    far: list[float] = distances.tolist()
+    bound = _bound(asked, far[min(k, len(far)) - 1]) if far else 0.0
+    if len(far) == k + _SPARE and far[-1] <= bound:
+        return None  # more are as near as the last: the index is asked for all of them
+    return _scored(at, searched, column, asked, k, rowids[: bisect_right(far, bound)], None, met)
+
+
 def _candidates(
     asked: Asked,
     index: Index,
@@ -144,13 +160,17 @@ def _candidates(
     if len(labels) < wanted:
         return None
     far: list[float] = distances.tolist()
-    last = far[wanted - 1]
-    scale = 1.0 if asked.metric is Metric.COSINE else 1.0 + asked.length**2
-    bound = last + _ROUNDING * (abs(last) + scale)
+    bound = _bound(asked, far[wanted - 1])
     if mask is None and len(far) == most < width and far[-1] <= bound:
         labels, distances = ask(asked.quick, width)
         far = distances.tolist()
     return labels[: bisect_right(far, bound)]
+
+
+def _bound(asked: Asked, last: float) -> float:
+    """Return the distance up to which elements may be as near as the last that is wanted."""
+    scale = 1.0 if asked.metric is Metric.COSINE else 1.0 + asked.length**2
+    return last + _ROUNDING * (abs(last) + scale)
 
 
 def _scored(

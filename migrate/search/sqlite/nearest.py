@@ -96,13 +96,17 @@ class Nearest:
     ) -> list[tuple[Any, float]] | None:
         """Return what the sidecar finds, or None where every vector is to be looked at."""
         name = (searched.name, column.name)
+        mask, held = None, self._exact.held(name, at.state)
+        met = self._met.setdefault(name, Met())
+        if allowed is None and held is None:
+            near = indexed.glanced(sidecar, at, searched, column, asked, k, met)
+            if near is not None:
+                return near
         with sidecar.using(at.state) as index:
             if index is None:
                 return None
-            mask, held = None, self._exact.held(name, at.state)
             if allowed is not None:
                 mask = self._masks.setdefault(name, Masks()).of(index, at, searched, allowed)
-            met = self._met.setdefault(name, Met())
             return indexed.near(at, searched, column, asked, k, index, mask, held, met)
 
     def _prepared(self, sidecar: Sidecar | None, at: Reading, searched: Searched) -> tuple[str, ...]:

@@ -48,11 +48,15 @@ def sidecar(made: Path, tmp_path: Path) -> Path:
     return tmp_path / "brain.hnsw"
 
 
+@pytest.fixture(params=[0, 4], ids=["read at once", "glanced at"], autouse=True)
+def glances(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some questions are answered by a glance at the file, or none."""
+    monkeypatch.setattr("migrate.hnsw.sidecar._GLANCES", request.param)
+
+
 def _read(descriptor: int) -> tuple[container.Manifest, dict[str, Any]]:
     found = container.manifest(descriptor)
-    with container.reading(descriptor, found, trusted=False) as read:
-        read.verify()
-        return found, read.sections
+    return found, container.read(descriptor, found, trusted=False)
 
 
 def answers(sidecar: Path, rows: Rows) -> None:

@@ -462,18 +462,21 @@ def test_a_store_behind_a_link_has_its_sidecar_where_it_lies(store: Path, tmp_pa
 # --- opening ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("glances", [0, 4])
 def test_a_file_that_proved_sound_is_hashed_once(
-    store: Path, rows: Rows, home: Path, monkeypatch: pytest.MonkeyPatch
+    glances: int, store: Path, rows: Rows, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("migrate.hnsw.sidecar._GLANCES", glances)
     Asking(store).settled()
     hashed: list[int] = []
-    plain = container._sha256
 
-    def counted(part: memoryview) -> str:
-        hashed.append(len(part))
-        return plain(part)
+    class Counted(container._Check):
+        def end(self) -> None:
+            super().end()
+            if self._wanted is not None:
+                hashed.append(1)
 
-    monkeypatch.setattr(container, "_sha256", counted)
+    monkeypatch.setattr(container, "_Check", Counted)
     assert both(Asking(store), rows[0]) == INDEX
     assert hashed == []  # by who wrote it
     for file in (home / "sidecars").iterdir():
