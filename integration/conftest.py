@@ -5,6 +5,7 @@ Where a server cannot be had the test is skipped; with CI=true that is a failure
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,6 +47,8 @@ def _group(item: pytest.Item) -> str:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.collect()
+    gc.freeze()  # thousands of collected tests, which the collector need not walk over again and again
     if hasattr(session.config, "workerinput") and session.config.getoption("loadgroup"):
         apart = [item.nodeid for item in session.items if not item.nodeid.endswith(f"@{_group(item)}")]
         if apart:
