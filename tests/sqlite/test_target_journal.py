@@ -123,7 +123,11 @@ def test_a_run_killed_in_its_first_commit_goes_on(source: str, tmp_path: Path) -
     )
     subprocess.run([sys.executable, "-c", filled, str(path)], check=True, timeout=60)
     assert path.stat().st_size > 0  # pages of a transaction that never was
-    assert path.with_name("to.sqlite-journal").stat().st_size > 0
+    journal = path.with_name("to.sqlite-journal")
+    before = path.read_bytes(), journal.read_bytes()
+    assert len(before[1]) > 0
+    assert audit(source, path).total_rows == len(ROWS)
+    assert (path.read_bytes(), journal.read_bytes()) == before
     assert migrate(source, path).verified
     with closing(sqlite3.connect(path)) as db:
         assert sorted(db.execute("SELECT * FROM t")) == ROWS

@@ -220,6 +220,16 @@ def refuse_unrecoverable(journal: Path, path: Path) -> None:
             at = -(-end // sector) * sector
 
 
+def rolls_back_to_nothing(journal: Path) -> bool:
+    """Whether a `-journal` is of the first transaction of its file: no page was there before, none is left then."""
+    try:
+        with open(journal, "rb") as file:
+            head = file.read(28)
+    except FileNotFoundError:
+        return False
+    return len(head) == 28 and head[:8] == _JOURNAL_MAGIC and head[16:20] == b"\0\0\0\0"
+
+
 def unrecoverable(why: str, path: Path) -> ConfigError:
     """Return the error for a source whose last transaction we cannot roll back in a copy."""
     return ConfigError(

@@ -15,6 +15,7 @@ from migrate.backends.base import Options, Position, Standing, Step
 from migrate.backends.sqlbooks import NAMES, Books, statements
 from migrate.backends.sqlite import build, ddl, fulltext
 from migrate.backends.sqlite.amending import amend, insert
+from migrate.backends.sqlite.hostile import rolls_back_to_nothing
 from migrate.backends.sqlite.indexing import Sidecars
 from migrate.backends.sqlite.introspect import read_schema
 from migrate.backends.sqlite.names import check_names, ident, literal, orphans_of, translating
@@ -131,7 +132,11 @@ class SqliteTarget:
             check_names(tables)
         if not self._path.exists():
             return Standing()
-        if not self._options.dry_run and self._path.with_name(self._path.name + "-journal").exists():
+        journal = self._path.with_name(self._path.name + "-journal")
+        if self._options.dry_run:
+            if rolls_back_to_nothing(journal):
+                return Standing()
+        elif journal.exists():
             # A killed writer's transaction is rolled back; where it was the first, to an empty file.
             self._run("SELECT 1 FROM sqlite_schema LIMIT 1", ())
         if self._path.stat().st_size == 0:
