@@ -105,7 +105,7 @@ def test_a_slow_answer_runs_into_the_clients_timeout(
     began = time.monotonic()
     with pytest.raises((ResponseHandlingException, RpcError)) as caught:
         client.count(there, timeout=1)
-    assert time.monotonic() - began < 1.45
+    assert time.monotonic() - began < 2.9
     if isinstance(caught.value, RpcError):
         assert caught.value.code() == StatusCode.DEADLINE_EXCEEDED
     server.add_fault(Fault("delay", path=r"/count$|/Count$", delay_s=0.2))

@@ -228,4 +228,4 @@ def test_a_wal_that_was_begun_by_a_killed_writer_keeps_nobody_waiting(
     with untouched(tmp_path), opened(path) as source:
         assert count(source) == ROWS
         source.check()
-    assert time.monotonic() - began < 3, "SQLite gave up after 10 s"
+    assert time.monotonic() - began < 8, "SQLite gives up after 10 s"
