@@ -15,6 +15,7 @@ import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -163,6 +164,7 @@ def _packed(sums: tuple[int, int]) -> bytes:
 _MAX_WORDS = (8 + 65536) // 4
 
 
+@lru_cache(maxsize=1)
 def _fibonacci_numbers() -> _Words:
     numbers = [0, 1]
     while len(numbers) < _MAX_WORDS + 2:
@@ -178,17 +180,14 @@ def _checksum(data: bytes, sums: tuple[int, int], order: str) -> tuple[int, int]
     2**32 stands for the loop (which took 100 microseconds a page of 4096).
     """
     words = np.frombuffer(data, dtype=f"{order}u4").astype(np.uint32)
-    n = len(words)
+    n, fibonacci = len(words), _fibonacci_numbers()
 
     def sum_after(count: int) -> int:
-        weighted = int(words[:count] @ _FIBONACCI[count:0:-1])
-        before = sums[0] * int(_FIBONACCI[count]) + sums[1] * int(_FIBONACCI[count + 1])
+        weighted = int(words[:count] @ fibonacci[count:0:-1])
+        before = sums[0] * int(fibonacci[count]) + sums[1] * int(fibonacci[count + 1])
         return (weighted + before) & 0xFFFFFFFF
 
     return sum_after(n - 1), sum_after(n)
-
-
-_FIBONACCI = _fibonacci_numbers()
 
 
 def refuse_unrecoverable(journal: Path, path: Path) -> None:
