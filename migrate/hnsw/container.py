@@ -132,21 +132,11 @@ def stream(descriptor: int, found: Manifest, name: str, unit: int, visit: Visit,
     """
     offset, length, hashes = found.sections[name]
     size = _part_bytes(length)
+    ends: list[Future[tuple[bytes, bytes]]] = []
     with _working() as submit:
-        ends = [
-            submit(
-                _show_part,
-                descriptor,
-                offset,
-                (start, min(start + size, length)),
-                unit,
-                visit,
-                _Check(wanted),
-            )
-            for start, wanted in zip(
-                range(0, length, size), [None if trusted else h for h in hashes], strict=True
-            )
-        ]
+        for start, wanted in zip(range(0, length, size), hashes, strict=True):
+            span, check = (start, min(start + size, length)), _Check(None if trusted else wanted)
+            ends.append(submit(_show_part, descriptor, offset, span, unit, visit, check))
     for i, (before, after) in enumerate(pairwise(ends), 1):
         if between := before.result()[1] + after.result()[0]:
             visit(i * size // unit, np.frombuffer(between, np.uint8))

@@ -1,8 +1,8 @@
 """One question to a sidecar's file, answered without making an index of it.
 
-Every vector is looked at while the file is hashed: that is as long as hashing alone, and needs no
-memory. hnswlib copies what it is to search, which takes longer than this five times, and many a
-program asks but one question.
+Every vector is looked at while the file is hashed, which takes little more time than hashing, and
+hardly any memory. hnswlib copies what it is to search: that takes longer than this five times, and
+many a program asks but one question.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def glance(
     """
     element = shape.element
     length = found.sections["elements"][1]
-    if length % element.itemsize:
-        raise BrokenError("its parts are no whole elements")
+    if length % element.itemsize or found.sections["rowids"][1] != 8 * (length // element.itemsize):
+        raise BrokenError("its parts do not fit each other")
     distances = np.empty(length // element.itemsize, np.float32)
     labels = np.empty(len(distances), np.uint64)
 
@@ -41,8 +41,8 @@ def glance(
 
     container.stream(descriptor, found, "elements", element.itemsize, look, trusted=trusted)
     rowids = container.read(descriptor, found, "rowids", trusted=trusted)["rowids"].view("<i8")
-    if len(rowids) != len(labels) or labels.max(initial=0) >= max(1, len(rowids)):
-        raise BrokenError("its parts do not fit each other")
+    if (labels >= len(rowids)).any():
+        raise BrokenError("its labels are not those of its elements")
     near = np.argpartition(distances, k)[:k] if k < len(distances) else np.arange(len(distances))
     near = near[np.argsort(distances[near], kind="stable")]
     near = near[np.isfinite(distances[near])]
