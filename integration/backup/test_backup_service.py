@@ -104,7 +104,7 @@ def test_two_daemons_at_once_have_one_owner_and_a_stopped_one_is_succeeded(
 
     def service(name: str) -> Service:
         manager = BackupManager(brain, store=url, on_success=lambda created: made[name].append(created.id))
-        one = Service(manager, ServiceSettings(interval_s=0.2, lease_ttl_s=2.0))
+        one = Service(manager, ServiceSettings(interval_s=0.2, lease_ttl_s=40.0))
         one.start()
         return one
 
@@ -114,8 +114,8 @@ def test_two_daemons_at_once_have_one_owner_and_a_stopped_one_is_succeeded(
     assert made[other] == []
     assert both[owner].metrics.owner
     assert not both[other].metrics.owner
-    assert both[owner].stop()  # releases the lease
-    wait_for(lambda: len(made[other]) >= 2)
+    assert both[owner].stop()  # releases the lease, which the other looks for every 4 s
+    wait_for(lambda: len(made[other]) >= 2, 20)
     assert both[other].stop()
     ids = [backup.id for backup in BackupManager(brain, store=url).list()]
     assert set(ids) == {*made["a"], *made["b"]}

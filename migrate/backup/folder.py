@@ -89,7 +89,16 @@ class FolderStore:
         if write and not os.access(self._root, os.W_OK | os.X_OK):
             raise ConfigError(f"cannot write to {self._root}")
 
-    def put(self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        if_absent: bool = False,
+        if_match: str | None = None,
+        last_words: bool = False,
+    ) -> str:
+        del last_words  # nothing here is ever told to stop
         target = self._path(key)
         with self._exclusive() if if_absent or if_match else contextlib.nullcontext():
             if if_absent and target.exists():

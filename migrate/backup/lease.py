@@ -17,11 +17,12 @@ from datetime import UTC, datetime
 
 from migrate.backup.names import LEASE
 from migrate.backup.objectstore import NoSuchObjectError, ObjectStore, PreconditionError
-from migrate.errors import BackendError, LeaseLostError, MigrateError
+from migrate.errors import BackendError, InterruptedRunError, LeaseLostError, MigrateError
 
 _MAX_BYTES = 4096
 # 60 s: three missed renewals. A dead owner's prefix is taken over after that.
 TTL_S = 60.0
+_FAREWELL_S = 3.0
 
 
 class Lease:
@@ -84,9 +85,15 @@ class Lease:
         if self._thread is not None:
             self._thread.join(timeout=self._ttl)
         if self.held:
-            with contextlib.suppress(MigrateError):
-                self._store.put(self._key, self._body(released=True), if_match=self._etag)
+            # A store that is away must not keep one from stopping.
+            farewell = threading.Thread(target=self._say_farewell, name="memlift-farewell", daemon=True)
+            farewell.start()
+            farewell.join(_FAREWELL_S)
         self._renewed_at = None
+
+    def _say_farewell(self) -> None:
+        with contextlib.suppress(MigrateError):
+            self._store.put(self._key, self._body(released=True), if_match=self._etag, last_words=True)
 
     def renew(self) -> None:
         """Write the lease anew. Raises LeaseLostError where it is another's, BackendError."""
@@ -107,7 +114,7 @@ class Lease:
         while not self._stop.wait(self._ttl / 3):
             try:
                 self.renew()
-            except LeaseLostError:
+            except (LeaseLostError, InterruptedRunError):
                 return
             except BackendError:
                 continue  # away for now: `held` turns false when it lasts

@@ -74,12 +74,21 @@ class ObjectStore(Protocol):
         TransientError where it does not answer for `patience_s` seconds.
         """
 
-    def put(self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        if_absent: bool = False,
+        if_match: str | None = None,
+        last_words: bool = False,
+    ) -> str:
         """Write a small object whole; return its etag.
 
         if_absent: PreconditionError where the key exists. if_match:
         PreconditionError unless the object still has this etag. Both mean
         something only where `conditional_writes` is true.
+        last_words: tried once, also where all else was told to stop.
         """
 
     def upload(self, key: str, *, size_bound: int, labels: dict[str, str]) -> Upload:

@@ -186,7 +186,15 @@ class S3Store:
             patience=Patience(total_s=patience_s, cancel=self.patience.cancel),
         )
 
-    def put(self, key: str, body: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+    def put(
+        self,
+        key: str,
+        body: bytes,
+        *,
+        if_absent: bool = False,
+        if_match: str | None = None,
+        last_words: bool = False,
+    ) -> str:
         # A lease or a probe is rewritten all the time, so it is never locked or moved to cold storage.
         conditional = if_absent or if_match is not None
         options = self.body_options(body) | ({} if conditional else self.object_options())
@@ -199,6 +207,7 @@ class S3Store:
             "put",
             key,
             lambda: self._client.put_object(Bucket=self._settings.bucket, Key=full, Body=body, **options),
+            patience=Patience(total_s=0.0) if last_words else None,
         )
         return str(answer["ETag"])
 

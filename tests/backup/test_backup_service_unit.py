@@ -166,6 +166,36 @@ def test_twenty_leases_at_once_have_one_owner(tmp_path: Path) -> None:
         one.release()
 
 
+def test_a_renewal_that_is_told_to_stop_ends_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Lease(FolderStore(tmp_path / "store"), "d", ttl_s=0.3)
+    assert one.try_acquire() is None
+
+    def stopped(*given: object, **options: object) -> str:
+        raise InterruptedRunError("stopped")
+
+    monkeypatch.setattr(FolderStore, "put", stopped)
+    assert one._thread is not None
+    one._thread.join(5)  # an exception there would fail this test
+    assert not one._thread.is_alive()
+    monkeypatch.undo()
+    one.release()
+
+
+def test_a_store_that_is_away_keeps_nobody_from_releasing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, back = Lease(FolderStore(tmp_path / "store"), "d", ttl_s=30), threading.Event()
+    assert one.try_acquire() is None
+    monkeypatch.setattr("migrate.backup.lease._FAREWELL_S", 0.1)
+    monkeypatch.setattr(FolderStore, "put", lambda *given, **options: back.wait(30))
+    one.release()
+    assert not back.is_set()
+    assert not one.held
+    back.set()
+
+
 def test_a_lease_whose_answer_was_lost_is_still_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = FolderStore(tmp_path / "store")
     put = FolderStore.put
