@@ -150,7 +150,8 @@ def test_recovery_longer_than_ten_seconds_is_waited_for(
 
     def start_frozen(self: pgcluster.Cluster, port: int, *, log: int, alive: int) -> bool:
         started = real(self, port, log=log, alive=alive)
-        while not (folder / "data" / "postmaster.pid").exists():
+        written = folder / "data" / "postmaster.pid"
+        while not (written.exists() and written.read_text()):
             time.sleep(0.001)
         pid = postmaster(folder)
         os.kill(pid, signal.SIGSTOP)
