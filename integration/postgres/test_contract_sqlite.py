@@ -167,6 +167,24 @@ def test_foreign_keys_to_unique_columns_are_made(tmp_path: Path, database: Datab
     assert made == [(True,), (True,)], report.warnings
 
 
+def test_a_foreign_key_whose_check_was_broken_off_is_checked_by_the_next_run(
+    tmp_path: Path, database: Database
+) -> None:
+    source = stores.made(tmp_path / "a.sqlite", stores.ODD["foreign keys to a unique column"])
+    api.migrate(source, database.at("store"))
+    keys = database.run(
+        "SELECT conrelid::regclass::text, conname::text, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE contype = 'f'"
+    )
+    for table, name, sql in keys:
+        database.run(
+            f'ALTER TABLE {table} DROP CONSTRAINT "{name}"',
+            f'ALTER TABLE {table} ADD CONSTRAINT "{name}" {sql} NOT VALID',
+        )
+    api.migrate(source, database.at("store"))
+    assert database.run("SELECT convalidated FROM pg_constraint WHERE contype = 'f'") == [(True,), (True,)]
+
+
 def test_orphans_of_the_source_stay_and_are_reported(tmp_path: Path, database: Database) -> None:
     source = stores.made(
         tmp_path / "a.sqlite",
@@ -177,6 +195,8 @@ def test_orphans_of_the_source_stay_and_are_reported(tmp_path: Path, database: D
     assert report.verified
     assert any("NOT VALID" in w for w in report.warnings)
     assert database.run("SELECT convalidated FROM pg_constraint WHERE contype = 'f'") == [(False,)]
+    again = api.migrate(source, database.at("store"))
+    assert (again.verified, again.warnings) == (True, report.warnings)
     back = api.migrate(database.at("store"), tmp_path / "b.sqlite")
     same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))
     assert any("not there" in w for w in back.warnings)

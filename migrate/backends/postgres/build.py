@@ -132,13 +132,15 @@ class _Standing:
 def _standing(target: PostgresTarget) -> _Standing:
     found = _Standing()
     with target.transaction("list constraints", fenced=False) as db:
-        for name, kind, table in db.execute(
-            "SELECT k.conname::text, k.contype::text, c.relname::text FROM pg_catalog.pg_constraint k"
+        for name, kind, table, valid in db.execute(
+            "SELECT k.conname::text, k.contype::text, c.relname::text, k.convalidated"
+            " FROM pg_catalog.pg_constraint k"
             " JOIN pg_catalog.pg_class c ON c.oid = k.conrelid"
             " JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s",
             (target.server.schema,),
         ):
-            found.constraints.add((table, name))
+            if valid:  # else a run was broken off before it was, or rows break it: it is tried again
+                found.constraints.add((table, name))
             found.keyed.add((table, kind))
         for name, table in db.execute(
             "SELECT c.relname::text, coalesce(t.relname::text, '') FROM pg_catalog.pg_class c"
