@@ -121,7 +121,10 @@ class Best:
 
 
 def untied(ids: Sequence[int], exact: Sequence[float], k: int) -> list[tuple[int, float]] | None:
-    """Return (id, score) of the k best of a few rows, best first, or None where a `Best` is needed for it."""
+    """Return (id, score) of the k best of a few rows, best first, or None where only a `Best` can tell.
+
+    That is where keys decide between equal scores, and where a score is NaN.
+    """
     found = sorted(zip(exact, ids, strict=True), reverse=True)
     if len(set(exact)) < len(exact) or math.isnan(sum(exact)):
         return None

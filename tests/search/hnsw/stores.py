@@ -18,6 +18,8 @@ from migrate.search.sqlite.reading import SqliteFile
 from migrate.search.sqlite.where import Allowed
 
 Rows = npt.NDArray[np.float32]
+INDEX, EVERY = "HNSW sidecar", "every vector"
+N = 1200
 TABLE = "CREATE TABLE memories (id TEXT PRIMARY KEY, kind TEXT, embedding BLOB)"
 
 
@@ -117,3 +119,10 @@ def truth(rows: Rows, vector: Any, k: int, metric: Metric = Metric.COSINE) -> li
         scores = -np.abs(wide - asked).sum(axis=1)
     order = sorted(range(len(rows)), key=lambda i: (-scores[i], i))[:k]
     return [(i, float(scores[i])) for i in order]
+
+
+def both(asking: Asking, query: object, k: int = 10) -> str:
+    """Ask with and without the index, and say which answered the first."""
+    near, exact = asking.near(query, k), asking.near(query, k, exact=True)
+    assert near.found == exact.found
+    return near.how

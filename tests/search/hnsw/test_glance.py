@@ -17,22 +17,7 @@ from migrate.hnsw.glance import glance
 from migrate.hnsw.graph import Shape
 from migrate.schema import Metric
 from migrate.search.base import Means
-from tests.search.hnsw.stores import Asking, Rows, change, fill, vectors
-
-INDEX = "HNSW sidecar"
-N = 1200
-
-
-@pytest.fixture(scope="module")
-def rows() -> Rows:
-    return vectors(N)
-
-
-@pytest.fixture
-def store(rows: Rows, tmp_path: Path) -> Path:
-    path = tmp_path / "brain.sqlite"
-    fill(path, rows)
-    return path
+from tests.search.hnsw.stores import INDEX, Asking, N, Rows, change, fill, vectors
 
 
 def in_memory(asking: Asking) -> bool:
