@@ -65,7 +65,8 @@ def test_rows_that_were_met_are_read_once_until_they_change(
     assert asking.near(rows[8]) == first
     assert len(read) == 1
 
-    change(store, ("UPDATE memories SET embedding = ? WHERE id = 'm000008'", (rows[9].tobytes(),)))
+    moved = rows[8] + np.float32(0.1) * rows[9]  # near enough to be found by its old vector, too
+    change(store, ("UPDATE memories SET embedding = ? WHERE id = 'm000008'", (moved.tobytes(),)))
     asking.settled()
     assert both(asking, rows[8]) == INDEX
     assert asking.near(rows[8]) != first
