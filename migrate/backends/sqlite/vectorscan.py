@@ -2,16 +2,20 @@
 
 SQLite itself joins the cells of some thousand rows into one BLOB: 100,000 x 384
 take 0.09 s instead of 0.14 s row by row. (`group_concat` takes a BLOB for text of
-the file's encoding, so this is for files in UTF-8 only.)
+the file's encoding, so this is for files in UTF-8 only.) One connection is slower
+than a disk, so a large column is read by several.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import pairwise
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -27,6 +31,7 @@ PIECE_BYTES = 2 * 2**20
 FEW_ROWS = 128
 """That `few_cells_at` is for: of 500 another statement is quicker."""
 _MOST_ROWS = 8192
+_LARGE_PIECES = 8  # from which on more connections pay: opening one takes 0.5 ms, a piece 2
 _TYPES: dict[Kind, np.dtype[Any]] = {
     Kind.VECTOR: vectors.F32,
     Kind.HALF: vectors.F16,
@@ -35,6 +40,8 @@ _TYPES: dict[Kind, np.dtype[Any]] = {
 FIRST, _LAST = -(2**63), 2**63 - 1
 
 Ids = npt.NDArray[Any]
+More = Callable[[], AbstractContextManager[Sequence[sqlite3.Connection]]]
+"""Opens further connections that see the same rows; as many as help, none where that cannot be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +65,12 @@ class Left:
     empty: int = 0
     misshapen: int = 0
     not_finite: int = 0
+
+    def add(self, other: Left) -> None:
+        """Count those of another as well."""
+        self.empty += other.empty
+        self.misshapen += other.misshapen
+        self.not_finite += other.not_finite
 
     @property
     def any(self) -> bool:
@@ -87,12 +100,14 @@ def scan(
     *,
     utf8: bool = True,
     where: tuple[str, Sequence[Any]] | None = None,
+    more: More | None = None,
 ) -> Iterator[Piece]:
-    """Yield the vectors of a column, by rowid where all of them are asked for.
+    """Yield the vectors of a column, by rowid unless `where` or `more` are given: then in any order.
 
     here:   the table as the file declares it. left: counts what is passed over.
-    where:  a condition on the table, called `t`, and what it binds; rows then come in any order.
+    where:  a condition on the table, called `t`, and what it binds.
     utf8:   whether the file keeps text as UTF-8.
+    more:   for a large table, which several connections read at once.
 
     Nobody else may use the connection until the last piece was given, or the iterator closed.
     """
@@ -100,47 +115,116 @@ def scan(
     if rowid is None or where is not None:
         yield from _by_row(connection, here, rowid, _Cells(column, left), where)
         return
-    read = partial(span, connection, here, column, left, utf8=utf8)
-    piece, at = read(FIRST)
-    if at is None:
+    piece, at = span(connection, here, column, left, FIRST, utf8=utf8)
+    (last,) = connection.execute(f"SELECT max(t.{rowid}) FROM {relation(here)} AS t").fetchone()
+    if at is None or at > last:
         yield from [piece] if piece is not None else []
         return
-    with ThreadPoolExecutor(1, "scan") as pool:  # SQLite works on the next piece while this one is compared
-        while at is not None:
-            coming = pool.submit(read, at)
+    _keep_memory()
+    with ExitStack() as stack:
+        connections = [connection]
+        if more is not None and last - at > _LARGE_PIECES * _Cells(column, left).at_once:
+            connections += stack.enter_context(more())
+        edges = [at + (last + 1 - at) * i // len(connections) for i in range(len(connections) + 1)]
+        readers = [
+            _Reader(partial(span, c, here, column, utf8=utf8), first, after - 1)
+            for c, (first, after) in zip(connections, pairwise(edges), strict=True)
+        ]
+        yield from _as_they_come(readers, left, piece)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """Reads a range of rowids by a connection of its own. at: where the next piece begins, None at the end."""
+
+    span: Callable[..., tuple[Piece | None, int | None]]
+    at: int | None
+    end: int
+    left: Left = field(default_factory=Left)
+    dense: bool = True
+
+    def read(self) -> tuple[_Reader, Piece | None]:
+        """Return itself and the next piece, if there are vectors in it."""
+        piece, self.at = self.span(self.left, self.at, self.end, dense=self.dense)
+        self.dense = piece is not None and int(piece.ids[-1]) - int(piece.ids[0]) == len(piece.ids) - 1
+        return self, piece
+
+
+def _as_they_come(readers: list[_Reader], left: Left, piece: Piece | None) -> Iterator[Piece]:
+    """Yield a piece and those of the readers, each of which is at its next one while one is compared."""
+    done: SimpleQueue[Future[tuple[_Reader, Piece | None]]] = SimpleQueue()
+    with ThreadPoolExecutor(len(readers), "scan") as pool:
+        for reader in readers:
+            pool.submit(reader.read).add_done_callback(done.put)
+        working = len(readers)
+        if piece is not None:
+            yield piece
+        while working:
+            reader, piece = done.get().result()
+            if reader.at is not None:
+                pool.submit(reader.read).add_done_callback(done.put)
+            else:
+                working -= 1
+                left.add(reader.left)
             if piece is not None:
                 yield piece
-            piece, at = coming.result()
-    if piece is not None:
-        yield piece
+
+
+def _keep_memory() -> None:
+    """Have glibc keep the memory of a piece for the next one.
+
+    It gives a block back to the kernel, unless it has seen a larger one freed before (mallopt(3),
+    M_MMAP_THRESHOLD, "dynamic"); to have each page anew takes a third of a scan.
+    """
+    np.empty(8 * PIECE_BYTES, np.uint8)  # of which no page is touched
 
 
 def span(
-    connection: sqlite3.Connection, here: Table, column: Column, left: Left, first: int, *, utf8: bool = True
+    connection: sqlite3.Connection,
+    here: Table,
+    column: Column,
+    left: Left,
+    first: int,
+    end: int = _LAST,
+    *,
+    utf8: bool = True,
+    dense: bool = False,
 ) -> tuple[Piece | None, int | None]:
     """Return the vectors of a piece of a table with rowids, and the rowid from which the next one begins.
 
-    first: the rowid from which this one begins, `FIRST` to begin with. The next is None at the end.
+    first: the rowid from which this one begins, `FIRST` to begin with. end: the last one that is asked
+    for. The next is None where no more are. dense: try first whether each rowid has a vector; they are
+    then told and read in two thirds of the time.
     """
     cells, rowid = _Cells(column, left), rowid_name(here)
     if rowid is None:
         raise ValueError(f"{here.name} has no rowids")
-    name = f"t.{ident(column.name)}"
-    rows = f"FROM {relation(here)} AS t WHERE t.{rowid} >= ? ORDER BY t.{rowid} LIMIT {cells.at_once}"
+    name, source = f"t.{ident(column.name)}", f"{relation(here)} AS t"
     good = f"typeof({name}) = 'blob' AND length({name}) = {cells.bytes}" if utf8 else "0"
+    if dense and utf8:
+        until = min(first + cells.at_once - 1, end)
+        n, packed = connection.execute(
+            f"SELECT count(*), CAST(group_concat({name}, '') AS BLOB) FROM {source} NOT INDEXED"
+            f" WHERE t.{rowid} BETWEEN ? AND ? AND {good}",
+            (first, until),
+        ).fetchone()
+        if n == until - first + 1:
+            piece = cells.piece(first + np.arange(n, dtype=np.int64), packed)
+            return piece, until + 1 if until < end else None
+    rows = f"FROM {source} WHERE t.{rowid} BETWEEN ? AND ? ORDER BY t.{rowid} LIMIT {cells.at_once}"
     joined = "group_concat(id) FILTER (WHERE good), CAST(group_concat(cell, '') FILTER (WHERE good) AS BLOB)"
-    n, last, whole, ids, packed = connection.execute(
+    n, until, whole, ids, packed = connection.execute(
         f"SELECT count(*), max(id), coalesce(sum(good), 0), {joined if utf8 else 'NULL, NULL'}"
         f" FROM (SELECT t.{rowid} AS id, {name if utf8 else 'NULL'} AS cell, {good} AS good {rows})",
-        (first,),
+        (first, end),
     ).fetchone()
     pieces = []
     if whole:
         pieces.append(cells.piece(np.fromstring(ids, np.int64, sep=","), packed))
     if whole < n:
         where = f"t.{rowid} BETWEEN ? AND ? AND NOT ({good})"
-        pieces += _by_row(connection, here, rowid, cells, (where, (first, last)))
-    after = last + 1 if n == cells.at_once and last < _LAST else None
+        pieces += _by_row(connection, here, rowid, cells, (where, (first, until)))
+    after = until + 1 if n == cells.at_once and until < end else None
     return _in_order([piece for piece in pieces if piece is not None]), after
 
 
@@ -211,13 +295,13 @@ class _Cells:
             ids, rows, squares = ids[good], rows[good], squares[good]
         return Piece(ids, rows, squares) if len(rows) else None
 
-    def packed(self, cell: Any) -> bytes | None:
-        """Return a cell as the bytes of a row, or None (counted) where it is no vector."""
+    def packed(self, cell: Any, is_text: bool) -> bytes | None:
+        """Return a cell as `sql` gives it as the bytes of a row, or None (counted) where it is no vector."""
         if cell is None:
             self._left.empty += 1
             return None
         if isinstance(cell, bytes):
-            if len(cell) == self.bytes:
+            if len(cell) == self.bytes and not is_text:
                 return cell
             if self.column.legacy_json:
                 found = vectors.from_json(cell)
@@ -227,9 +311,10 @@ class _Cells:
         return None
 
     def sql(self) -> str:
-        """Return the cell as an expression; text comes as its bytes, for it may be no UTF-8."""
+        """Return the cell as two expressions: itself, text as its bytes, for it may be no UTF-8; whether it is text."""
         name = f"t.{ident(self.column.name)}"
-        return f"CASE typeof({name}) WHEN 'text' THEN CAST({name} AS BLOB) ELSE {name} END"
+        is_text = f"typeof({name}) = 'text'"
+        return f"CASE WHEN {is_text} THEN CAST({name} AS BLOB) ELSE {name} END, {is_text}"
 
 
 def _in_order(pieces: list[Piece]) -> Piece | None:
@@ -263,7 +348,7 @@ def _by_row(
             connection.text_factory = plain
             if not rows:
                 return
-            found = [(row[:-1], packed) for row in rows if (packed := cells.packed(row[-1])) is not None]
+            found = [(row[:-2], packed) for row in rows if (packed := cells.packed(*row[-2:])) is not None]
             if found and (
                 piece := cells.piece(_ids(rowid, [f[0] for f in found]), b"".join(f[1] for f in found))
             ):

@@ -182,7 +182,9 @@ class Exact:
             return
         only = rows_allowed(at.connection, place, allowed) if allowed is not None else None
         holding = _Holding(column.dim or 1, self._most) if fill else None
-        for piece in scan(at.connection, place.table, column, left, utf8=at.utf8):
+        for piece in scan(
+            at.connection, place.table, column, left, utf8=at.utf8, more=None if fill else at.more
+        ):
             yield piece, None if only is None else _among(piece.ids, only)
             if holding is not None:
                 holding.add(piece)

@@ -9,6 +9,7 @@ the tables mean takes longer to tell (values are looked at), so it is kept, too.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from migrate.backends.sqlite.hostile import explaining
 from migrate.backends.sqlite.names import rowid_name, translating
 from migrate.backends.sqlite.opening import Opened, open_source
 from migrate.backends.sqlite.source import SqliteSource
-from migrate.errors import BackendError, TransientError
+from migrate.errors import BackendError, ConfigError, TransientError
 from migrate.schema import Table
 from migrate.search.base import Searched
 from migrate.search.shape import searched_tables
@@ -31,6 +32,7 @@ from migrate.search.sqlite import where
 # A column may become a vector column by its first rows; to look for that after each write would cost
 # more than most queries.
 _LOOK_AGAIN_S = 10.0
+_MORE = min(4, os.cpu_count() or 1) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,21 @@ class Reading:
     def at(self, searched: Searched) -> Place:
         """Return where a searched table stands."""
         return self.places[searched.name]
+
+    @contextmanager
+    def more(self, n: int = _MORE) -> Iterator[Sequence[sqlite3.Connection]]:
+        """Open the same rows for so many more connections; fewer where the file was written meanwhile."""
+        with ExitStack() as stack:
+            found: list[sqlite3.Connection] = []
+            while self.state is not None and len(found) < n:
+                try:
+                    opened = stack.enter_context(closing(open_source(self.path)))
+                except (ConfigError, TransientError):  # one is enough; who reads by it learns what is wrong
+                    break
+                if opened.state != self.state:
+                    break
+                found.append(opened.connection)
+            yield found
 
 
 @dataclass(frozen=True, slots=True)

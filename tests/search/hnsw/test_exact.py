@@ -148,6 +148,8 @@ def test_vectors_that_are_json_text_are_read(means: Means, tmp_path: Path) -> No
         text = json.dumps([float(x) for x in rows[rowid - 1]])
         change(tmp_path / "b.db", ("UPDATE memories SET embedding = ? WHERE rowid = ?", (text, rowid)))
     change(tmp_path / "b.db", ("UPDATE memories SET embedding = ? WHERE rowid = 9", ("[1, 2]",)))
+    as_long_as_packed = json.dumps([-1] + [0] * 15).ljust(64)
+    change(tmp_path / "b.db", ("UPDATE memories SET embedding = ? WHERE rowid = 11", (as_long_as_packed,)))
     assert searched.vector is not None
     searched = replace(searched, vector=replace(searched.vector, legacy_json=True))
     for _ in range(3):
@@ -155,6 +157,11 @@ def test_vectors_that_are_json_text_are_read(means: Means, tmp_path: Path) -> No
             near = asking.nearest.search(reading, searched, rows[6], 50)
         assert near.found[0][0] == 7
         assert {r for r, _ in near.found} == set(range(1, 51)) - {9}
+        with asking.file.reading() as reading:
+            (opposite,) = asking.nearest.search(reading, searched, np.eye(16, dtype=np.float32)[0], 50).found[
+                -1:
+            ]
+        assert opposite == (11, -1.0)
 
 
 @pytest.mark.parametrize(
