@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event, Lock, Thread, main_thread
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -160,8 +160,10 @@ class Sidecar:
     def _in_background(self) -> None:
         try:
             self.bring_up_to_date(self._going_on)
-        except StoppedError:
-            self.note = f"{self.name} was left unfinished"
+        except (StoppedError, RuntimeError) as exc:
+            if isinstance(exc, RuntimeError) and main_thread().is_alive():
+                raise
+            self.note = f"{self.name} was left unfinished"  # Python gives no threads to a program that ends
 
     def _going_on(self, done: int, total: int) -> None:
         if self._stop.is_set():

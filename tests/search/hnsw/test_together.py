@@ -225,10 +225,28 @@ def test_a_program_that_ends_tells_what_it_waits_for(store: Path) -> None:
     assert store.with_name("brain.hnsw").exists()
 
 
-def test_a_program_that_just_ends_ends_cleanly(tmp_path: Path, home: Path) -> None:
+_ENDS_AT_ONCE = _SEARCH.split("rows =")[0] + "asking.near([1.0] * 64)"
+_ENDS_WHILE_IT_IS_WRITTEN = f"""
+import threading
+from migrate.hnsw import container
+
+write, reached = container.write, threading.Event()
+
+def late(*given):
+    reached.set()
+    threading.main_thread().join()
+    return write(*given)
+
+container.write = late
+{_ENDS_AT_ONCE}
+assert reached.wait(30)
+"""
+
+
+@pytest.mark.parametrize("code", [_ENDS_AT_ONCE, _ENDS_WHILE_IT_IS_WRITTEN], ids=["at once", "while writing"])
+def test_a_program_that_just_ends_ends_cleanly(code: str, tmp_path: Path, home: Path) -> None:
     path = tmp_path / "brain.sqlite"
     fill(path, vectors(6000, 64))
-    code = _SEARCH.split("rows =")[0] + "asking.near(np.ones(64))"
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, str(path)],
         cwd=ROOT,
