@@ -124,6 +124,9 @@ def choose(facts: Facts, given: Mapping[str, float] | None = None) -> Choice:
         if NAMES.index(at_least) > NAMES.index(found.name):
             found = tier(at_least)
             reasons.insert(0, reason)
+    slow = _slow(facts, bounds)
+    if slow is not None and found.name == "sqlite":
+        reasons.append(f"{slow}; an index is made from {LIMITS['sqlite']:,.0f} vectors on")
     if found.server and not facts.servers:
         reasons.insert(0, f"nobody is to run servers, and {found.name} is one")
         found = tier("pinecone")
@@ -144,13 +147,9 @@ def _by_number(vectors: int, found: Tier, bounds: Mapping[str, float]) -> str:
 def _pushes(facts: Facts, found: Tier, bounds: Mapping[str, float]) -> list[tuple[str, str]]:
     """Return (tier that is needed at least, reason) for every fact beyond a threshold."""
     pushes = []
-    if facts.exact_p95_ms is not None and facts.exact_p95_ms > bounds["p95_ms"]:
-        pushes.append(
-            (
-                "sqlite+hnsw",
-                f"a query over every vector takes {facts.exact_p95_ms:,.0f} ms at p95, over {bounds['p95_ms']:g} ms",
-            )
-        )
+    slow = _slow(facts, bounds)
+    if slow is not None and facts.vectors >= LIMITS["sqlite"]:
+        pushes.append(("sqlite+hnsw", slow))
     if facts.writers is not None and facts.writers > bounds["writers"]:
         pushes.append(
             (
@@ -171,3 +170,11 @@ def _pushes(facts: Facts, found: Tier, bounds: Mapping[str, float]) -> list[tupl
                 )
             )
     return pushes
+
+
+def _slow(facts: Facts, bounds: Mapping[str, float]) -> str | None:
+    if facts.exact_p95_ms is None or facts.exact_p95_ms <= bounds["p95_ms"]:
+        return None
+    return (
+        f"a query over every vector takes {facts.exact_p95_ms:,.0f} ms at p95, over {bounds['p95_ms']:g} ms"
+    )

@@ -23,15 +23,16 @@ GB = 10**9
         (Facts(1_001), "sqlite+hnsw", "up to 500,000"),
         (Facts(500_001), "postgres", "up to 10,000,000"),
         (Facts(10_000_001), "qdrant", "several machines"),
-        (Facts(900, exact_p95_ms=101), "sqlite+hnsw", "101 ms at p95, over 100 ms"),
-        (Facts(900, exact_p95_ms=100), "sqlite", "900 vectors"),
+        (Facts(1_000, exact_p95_ms=101), "sqlite+hnsw", "101 ms at p95, over 100 ms"),
+        (Facts(1_000, exact_p95_ms=100), "sqlite", "1,000 vectors"),
+        (Facts(999, exact_p95_ms=101), "sqlite", "999 vectors"),  # of which no index is made
         (Facts(900, writers=2), "sqlite", "900 vectors"),
         (Facts(900, writers=3), "postgres", "3 write at the same time"),
         (Facts(900, writers=3, writers_how="processes have it open"), "postgres", "3 processes have it open"),
         (Facts(2_000, sidecar_bytes=3 * GB, memory_bytes=4 * GB), "postgres", "75% of this machine's memory"),
         (Facts(2_000, sidecar_bytes=2 * GB, memory_bytes=4 * GB), "sqlite+hnsw", "2,000 vectors"),
         (Facts(900, sidecar_bytes=3 * GB, memory_bytes=4 * GB), "sqlite", "900 vectors"),  # needs no index
-        (Facts(900, exact_p95_ms=200, sidecar_bytes=3 * GB, memory_bytes=4 * GB), "postgres", "75%"),
+        (Facts(1_000, exact_p95_ms=200, sidecar_bytes=3 * GB, memory_bytes=4 * GB), "postgres", "75%"),
         (Facts(2_000, sidecar_bytes=3 * GB), "sqlite+hnsw", "2,000 vectors"),
         (Facts(500_001, servers=False), "pinecone", "nobody is to run servers"),
         (Facts(10_000_001, servers=False), "pinecone", "nobody is to run servers"),
@@ -51,11 +52,18 @@ def test_the_tier_and_its_first_reason(facts: Facts, tier: str, reason: str) -> 
     assert reason in choice.reasons[0]
 
 
+def test_a_slow_store_that_is_too_small_for_an_index_is_told_so() -> None:
+    choice = choose(Facts(999, exact_p95_ms=101))
+    assert choice.reasons[-1] == (
+        "a query over every vector takes 101 ms at p95, over 100 ms; an index is made from 1,000 vectors on"
+    )
+
+
 def test_thresholds_can_be_set_by_name() -> None:
     assert choose(Facts(1_500), {"sqlite": 2_000}).name == "sqlite"
     assert choose(Facts(1_500), {"sqlite": 100, "sqlite+hnsw": 1_000}).name == "postgres"
     assert choose(Facts(900, writers=3), {"writers": 3}).name == "sqlite"
-    assert choose(Facts(900, exact_p95_ms=20), {"p95_ms": 10}).name == "sqlite+hnsw"
+    assert choose(Facts(1_000, exact_p95_ms=20), {"p95_ms": 10}).name == "sqlite+hnsw"
     assert tiers.limits()["sqlite"] == 1_000  # what was set stays with its call
 
 
