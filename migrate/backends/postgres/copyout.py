@@ -35,7 +35,7 @@ class CopyOut:
         """
         rows: list[Any] = self._taken
         arrived = self._server.get_copy_data
-        weight = 0
+        weight = sum(map(len, rows))
         while len(rows) < n and weight < limit and not self._ended:
             size, row = arrived(1)
             if size <= 0:
