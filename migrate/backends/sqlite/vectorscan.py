@@ -176,7 +176,7 @@ def _keep_memory() -> None:
     It gives a block back to the kernel, unless it has seen a larger one freed before (mallopt(3),
     M_MMAP_THRESHOLD, "dynamic"); to have each page anew takes a third of a scan.
     """
-    np.empty(8 * PIECE_BYTES, np.uint8)  # of which no page is touched
+    np.empty(4 * PIECE_BYTES, np.uint8)  # of which no page is touched
 
 
 def span(
