@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import quote
 
 from migrate import estimate, footprint, tiers
-from migrate.api import Reach
 from migrate.config import Endpoint, PineconeSettings, QdrantSettings, Settings, mask
 from migrate.errors import ConfigError
 from migrate.measuring import Measured, Measuring
+from migrate.reach import Reach
 from migrate.report import Observer, Silent
 from migrate.tiers import Facts, Tier
 

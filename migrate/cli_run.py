@@ -20,6 +20,7 @@ from migrate.cli_text import Page, count_text, err, out, printable
 from migrate.config import Endpoint
 from migrate.errors import ConfigError, InterruptedRunError, MigrateError
 from migrate.estimate import estimated
+from migrate.reach import Reach, nothing_begun
 from migrate.report import Observer, Report
 
 if TYPE_CHECKING:
@@ -109,11 +110,11 @@ def verify(args: argparse.Namespace) -> int:
 
 def undo(args: argparse.Namespace) -> int:
     """`memlift undo TARGET`: names what will be dropped, asks, drops."""
-    with Interruption(at_once=True), api.Reach() as reach:
+    with Interruption(at_once=True), Reach() as reach:
         settings = reach.settings(args.target, create=False)
         reach.source(settings).close()  # a store that is not there is an error, not made
         store = reach.target(settings, Options())
-        with api.nothing_begun():
+        with nothing_begun():
             standing = store.look([])
         made, where = sorted(standing.made), store.describe()
         if standing.plan is None:

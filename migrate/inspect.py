@@ -8,11 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from migrate.api import Reach, understand
 from migrate.backends.base import Source
 from migrate.config import Endpoint, Settings, SqliteSettings
 from migrate.fit import size_of
 from migrate.layouts.base import Reading, Wishes
+from migrate.reach import Reach, understand
 from migrate.report import Observer, Silent
 from migrate.schema import VECTOR_KINDS, Table
 from migrate.tiers import NAMES, Facts, choose

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from migrate import tenants, writers
-from migrate.api import Reach, understand
 from migrate.backends.base import Source
 from migrate.config import Settings
 from migrate.errors import ConfigError, MigrateError
@@ -22,6 +21,7 @@ from migrate.growth import Clock, Growth, Weeks, candidates, clock_of
 from migrate.inspect import Inspection, inspected, tier_of
 from migrate.layouts.base import Wishes
 from migrate.layouts.generic import narrowed
+from migrate.reach import Reach, understand
 from migrate.schema import Table
 from migrate.search import open_searchable
 from migrate.search.base import Means, Mode, Query, Searchable, Searched

@@ -17,14 +17,16 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from migrate import api, config, tiers
+from migrate import config, tiers
 from migrate.advising import advise
 from migrate.config import Endpoint, Settings, SqliteSettings
 from migrate.engine import OnProgress
 from migrate.errors import ConfigError, MissingExtraError, VerifyError
 from migrate.failpoints import hit
 from migrate.inspect import has_sidecar, tier_of
+from migrate.reach import opened_source
 from migrate.report import Observer, Report, Silent
+from migrate.running import Request, audit, run
 from migrate.search.parity import Wanted
 
 AUTO = "auto"
@@ -57,7 +59,7 @@ class Move:
 def promote(
     source: Endpoint,
     move: Move | None = None,
-    request: api.Request | None = None,
+    request: Request | None = None,
     *,
     observer: Observer | None = None,
     on_progress: OnProgress | None = None,
@@ -68,7 +70,7 @@ def promote(
     A store that is in its tier already is left alone, and the report says so. Raises a
     MigrateError, its report where there is one; then nothing is said to have moved.
     """
-    move, request = move or Move(), request or api.Request()
+    move, request = move or Move(), request or Request()
     request.check()
     _refuse_parts(request)
     watching = observer or Silent()
@@ -80,7 +82,7 @@ def promote(
     if _there(before, chosen):
         return _stayed(settings, told, watching)
     if request.dry_run:
-        report = api.audit(source, request=replace(request, check_search=False), observer=watching, stop=stop)
+        report = audit(source, request=replace(request, check_search=False), observer=watching, stop=stop)
         return replace(report, promotion=told | {"name": name_of(settings), "moved": False, "saved": None})
     name = name_of(settings)
     if before == "sqlite" and chosen == "sqlite+hnsw":
@@ -89,7 +91,7 @@ def promote(
         address = _ready(chosen, name, move, watching)
         hit("promote.ready")
         request = replace(request, auto_setup=False, check_search=move.search or Wanted())
-        report = api.run(source, address, request, observer=watching, on_progress=on_progress, stop=stop)
+        report = run(source, address, request, observer=watching, on_progress=on_progress, stop=stop)
         _refuse_unverified(report)
     hit("promote.proven")
     path = _remember(name, chosen, address, settings)
@@ -100,7 +102,7 @@ def promote(
 
 def moved(
     source: Endpoint,
-    request: api.Request,
+    request: Request,
     *,
     observer: Observer | None = None,
     on_progress: OnProgress | None = None,
@@ -125,7 +127,7 @@ def where_is(source: Endpoint) -> dict[str, Any] | None:
 # --- the parts ----------------------------------------------------------------
 
 
-def _refuse_parts(request: api.Request) -> None:
+def _refuse_parts(request: Request) -> None:
     for name, value in (
         ("tables", request.tables),
         ("exclude", request.exclude),
@@ -175,7 +177,7 @@ def _there(before: str | None, chosen: str) -> bool:
 
 
 def _stayed(settings: Settings, told: dict[str, Any], observer: Observer) -> Report:
-    with api.opened_source(settings, observer):  # a store that is not there is in no tier
+    with opened_source(settings, observer):  # a store that is not there is in no tier
         pass
     note = f"it is in {told['before']} already, so nothing was done"
     return Report(

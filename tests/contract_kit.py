@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 
-from migrate import api, engine
+from migrate import engine
 from migrate.backends import base
 from migrate.backends.base import Position, Target
 from migrate.batch import Row
@@ -20,6 +20,7 @@ from migrate.config import Settings
 from migrate.engine import Choices, Run
 from migrate.layouts.base import Wishes
 from migrate.plan import Plan
+from migrate.reach import Reach, understand
 from migrate.report import Report, Silent
 from migrate.schema import Column, Kind, Metric, Table
 from migrate.vectors import pack_multi, pack_sparse
@@ -76,9 +77,9 @@ def moved(
     place: Place, origin: str, at: Settings, *, crash: int = 0, after: bool = False, **choices: Any
 ) -> Report:
     """Run the engine; every batch is a commit. crash: fail at this commit."""
-    with api.Reach() as reach:
+    with Reach() as reach:
         opened = reach.source(reach.settings(origin, create=False))
-        layout, reading = api.understand(opened, Wishes())
+        layout, reading = understand(opened, Wishes())
         plan = Plan(opened.describe(), str(at), reading.layout, "jsonb", tuple(reading.tables))
         there = target(place, at, base.Options(layout=layout))
         try:

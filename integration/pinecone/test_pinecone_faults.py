@@ -23,6 +23,7 @@ from migrate.backends import pacing
 from migrate.backends.pinecone import fresh, plane, wire
 from migrate.config import PineconeSettings
 from migrate.errors import BackendError, ConfigError
+from migrate.reach import opened_source
 
 
 def rows_of(path: Path, n: int, dim: int = 16) -> Path:
@@ -112,12 +113,12 @@ def test_each_failure_is_met_by_one_loop_only(emulator: PineconeEmulator, tmp_pa
     api.migrate(source, there)
     emulator.counters.reset()
     emulator.faults.fail_next(3, status=503, path="/describe_index_stats")
-    with api.opened_source(there) as opened:
+    with opened_source(there) as opened:
         assert opened.count(opened.tables()[0]) == 30
     assert emulator.counters.count("/describe_index_stats", status=503) == 3
     assert len(quick) == 3
     emulator.faults.fail_next(2, status=500, path="/indexes/*")
-    with api.opened_source(there) as opened:
+    with opened_source(there) as opened:
         opened.count(opened.tables()[0])
     assert emulator.counters.count("/indexes/*", status=500) == 2
     assert len(quick) == 5  # the SDK's own loop is off: it would have met them in silence

@@ -26,6 +26,7 @@ from migrate.backends.pinecone import reading
 from migrate.backends.pinecone.plane import Plane
 from migrate.config import PineconeSettings, QdrantSettings
 from migrate.errors import ConfigError, MigrateError
+from migrate.reach import opened_source
 from migrate.schema import Kind
 
 METADATA: list[dict[str, Any]] = [
@@ -121,7 +122,7 @@ def test_a_foreign_index_is_told_as_a_table_with_its_namespaces(
     emulator: PineconeEmulator, sdk: Pinecone
 ) -> None:
     origin = filled(emulator, sdk, "hybrid")
-    with api.opened_source(origin) as source:
+    with opened_source(origin) as source:
         (table,) = source.tables()
         assert [(c.name, c.kind, c.dim) for c in table.columns] == [
             ("namespace", Kind.TEXT, None),
@@ -137,12 +138,12 @@ def test_a_foreign_index_is_told_as_a_table_with_its_namespaces(
         assert [row[4] for row in rows if row[0] == "one"] == [
             '{"city":"Berlin","n":3.0,"x":0.1,"tags":["a","é😀"],"ok":true,"big":1.152921504606847e+18}'
         ]
-    with api.opened_source(at(emulator, str(origin.index), namespace="one")) as source:
+    with opened_source(at(emulator, str(origin.index), namespace="one")) as source:
         (table,) = source.tables()
         assert [row[:2] for batch in source.batches(table, size=2) for row in batch.rows] == [("one", "id 1")]
     with (
         pytest.raises(ConfigError, match="no namespace 'two'"),
-        api.opened_source(at(emulator, str(origin.index), namespace="two")) as source,
+        opened_source(at(emulator, str(origin.index), namespace="two")) as source,
     ):
         source.tables()
 
@@ -185,7 +186,7 @@ def test_a_namespace_of_25_000_records_is_read_whole(
     ids = numbered(emulator, sdk, f"large-{way.replace(' ', '-')}", 25_000)
     if way == "page after page":
         monkeypatch.setattr(reading, "LARGE", 30_000)
-    with api.opened_source(at(emulator, f"large-{way.replace(' ', '-')}")) as source:
+    with opened_source(at(emulator, f"large-{way.replace(' ', '-')}")) as source:
         (table,) = source.tables()
         emulator.counters.reset()
         seen = [row[1] for batch in source.batches(table, size=1000) for row in batch.rows]
@@ -201,7 +202,7 @@ def test_a_cursor_goes_on_also_without_its_token_and_when_the_listing_has_change
 ) -> None:
     ids = numbered(emulator, sdk, "cursors", 1500)
     small, large = 1000, 10_000
-    with api.opened_source(at(emulator, "cursors")) as source:
+    with opened_source(at(emulator, "cursors")) as source:
         (table,) = source.tables()
         for way, other in ((small, large), (large, small)):
             monkeypatch.setattr(reading, "LARGE", way)
@@ -306,7 +307,7 @@ def test_many_small_namespaces_are_read_side_by_side_and_given_in_order(
 
     monkeypatch.setattr(Plane, "listed", counted)
     emulator.faults.add(path="/vectors/list", delay_s=0.02)
-    with api.opened_source(at(emulator, "tenants")) as source:
+    with opened_source(at(emulator, "tenants")) as source:
         (table,) = source.tables()
         batches = list(source.batches(table, size=2))
         assert 1 < most <= reading.LANES

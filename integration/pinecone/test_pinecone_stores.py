@@ -27,6 +27,7 @@ from migrate import api, engine
 from migrate.backends.pinecone import limits
 from migrate.config import PineconeSettings
 from migrate.errors import ConfigError, MisfitError, SchemaError, VerifyError
+from migrate.reach import Reach
 
 
 def test_a_brain_is_the_same_after_the_way_back(emulator: PineconeEmulator, tmp_path: Path) -> None:
@@ -387,12 +388,12 @@ def test_a_run_broken_off_at_any_commit_goes_on_without_gap_or_overlap(
     for crash in (2, 9, 12):
         there = address(emulator, tmp_path)
         with monkeypatch.context() as patch:
-            reach = api.Reach.target
+            reach = Reach.target
 
             def failing(self: Any, *args: Any, crash: int = crash, reach: Any = reach) -> Any:
                 return Failing(reach(self, *args), crash, after=after)
 
-            patch.setattr(api.Reach, "target", failing)
+            patch.setattr(Reach, "target", failing)
             with pytest.raises(BoomError):
                 api.migrate(source, there, batch_size=15)
         report = api.migrate(source, there, batch_size=15, verify="full")
@@ -420,9 +421,9 @@ def test_a_run_given_up_leaves_no_index_behind_an_undo(
     from tests.contract_kit import BoomError, Failing
 
     source, there = many(tmp_path / "a.sqlite"), address(emulator, tmp_path)
-    reach = api.Reach.target
+    reach = Reach.target
     with monkeypatch.context() as patch:
-        patch.setattr(api.Reach, "target", lambda self, *args: Failing(reach(self, *args), 3, after=True))
+        patch.setattr(Reach, "target", lambda self, *args: Failing(reach(self, *args), 3, after=True))
         with pytest.raises(BoomError):
             api.migrate(source, there)
     assert len(family(emulator, there)) == 2

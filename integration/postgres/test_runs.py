@@ -15,6 +15,7 @@ from integration.support.servers import Database
 from migrate import api
 from migrate.backends.postgres.source import PostgresSource
 from migrate.errors import MisfitError, SchemaError, VerifyError
+from migrate.reach import opened_source
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -372,7 +373,7 @@ def test_rows_that_are_heavy_come_in_small_batches(
         "CREATE TABLE store.t (id int PRIMARY KEY, v text)",
         "INSERT INTO store.t SELECT i, repeat('x', CASE WHEN i < 30 THEN 1 ELSE 400 END) FROM generate_series(0, 59) i",
     )
-    with api.opened_source(database.at("store")) as source:
+    with opened_source(database.at("store")) as source:
         [table] = source.tables()
         batches = list(source.batches(table, size=10))
         assert [row[0] for batch in batches for row in batch.rows] == list(range(60))

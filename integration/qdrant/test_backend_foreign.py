@@ -19,6 +19,7 @@ from integration.qdrant.backend_kit import (
 from integration.qdrant_server import QdrantTestServer
 from migrate import api
 from migrate.config import QdrantSettings
+from migrate.reach import opened_source
 from migrate.schema import Kind
 
 UUID = "550e8400-e29b-41d4-a716-446655440000"
@@ -265,7 +266,7 @@ def test_turbo_quantization_is_carried_into_a_folder_and_back(
 
 def test_a_foreign_collection_is_told_as_a_table(server: QdrantTestServer, client: QdrantClient) -> None:
     named(client, "told_c")
-    with api.opened_source(at(server, "told_")) as source:
+    with opened_source(at(server, "told_")) as source:
         (table,) = source.tables()
         assert [(c.name, c.kind, c.dim) for c in table.columns] == [
             ("id", Kind.TEXT, None),
@@ -306,7 +307,7 @@ def test_an_embedded_folder_of_another_program_is_a_source(tmp_path: Path) -> No
     for address_, name in ((tmp_path / "many", "one"), (tmp_path / "single", "single")):
         back = tmp_path / f"{name}.sqlite"
         assert api.migrate(QdrantSettings(path=address_), back).verified
-        with api.opened_source(back) as source:
+        with opened_source(back) as source:
             (table,) = source.tables()
             rows = [row for batch in source.batches(table, size=10) for row in batch.rows]
         assert (table.name, len(rows), rows[0][1]) == (name, 1, '{"v":"theirs"}')

@@ -24,6 +24,7 @@ from migrate.backends.qdrant.server import ServerEngine
 from migrate.backends.qdrant.target import QdrantTarget
 from migrate.config import QdrantSettings
 from migrate.errors import CheckpointError, ConfigError, LeaseLostError, SchemaError
+from migrate.reach import opened_source
 
 
 class StoppedError(Exception):
@@ -164,7 +165,7 @@ def test_of_two_machines_that_make_a_collection_at_once_one_is_refused_and_harms
     source: Path, first: QdrantSettings, second: QdrantSettings
 ) -> None:
     api.migrate(source, first)
-    with api.opened_source(first) as opened:
+    with opened_source(first) as opened:
         tables = [t for t in opened.tables() if t.name == "t"]
     api.undo(first)
     loser = QdrantTarget(second, Options())

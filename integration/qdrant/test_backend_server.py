@@ -26,6 +26,7 @@ from migrate.backends.qdrant import connection, pages
 from migrate.backends.qdrant import server as server_module
 from migrate.config import QdrantSettings
 from migrate.errors import BackendError, ConfigError, SchemaError, VerifyError
+from migrate.reach import opened_source
 
 WRITES = r"/points\?|/points$|/Upsert$"
 
@@ -151,7 +152,7 @@ def test_a_large_collection_is_read_in_several_streams(
     api.migrate(source, there)
     server.add_fault(Fault("delay", path=r"/Scroll", delay_s=0.4, times=None))
     started = time.monotonic()
-    with api.opened_source(there) as opened:
+    with opened_source(there) as opened:
         (table,) = opened.tables()
         ids = sorted(row[0] for batch in opened.batches(table, size=25) for row in batch.rows)
     assert ids == list(range(500))

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from migrate import values
-from migrate.api import Reach
 from migrate.config import Endpoint
 from migrate.errors import ConfigError
+from migrate.reach import Reach
 from migrate.search import embedders, open_searchable
 from migrate.search.base import (
     Answer,

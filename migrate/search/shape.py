@@ -12,10 +12,10 @@ from statistics import median
 from typing import Any
 
 from migrate import tenants
-from migrate.api import understand
 from migrate.backends.base import Source
 from migrate.layouts import words
 from migrate.layouts.base import Sample, Wishes
+from migrate.reach import understand
 from migrate.schema import Column, Kind, Table
 from migrate.search.base import Searched
 from migrate.search.filters import Equals, Field, Filter
@@ -46,7 +46,7 @@ def searched(table: Table, layout: str = "generic", sample: Sample | None = None
 
     Where it has several columns of vectors of a kind, the first of them is compared.
 
-    table:  as `layout` has understood it (`migrate.api.understand`).
+    table:  as `layout` has understood it (`migrate.reach.understand`).
     sample: returns rows, to look whether an unnamed TEXT column holds prose;
             without it only columns of well-known names hold words.
     """

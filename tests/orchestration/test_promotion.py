@@ -334,7 +334,7 @@ def test_a_server_that_was_set_up_is_addressed_by_what_opens_it_tomorrow(
         return Report("memory:agent", "there", verified=True)
 
     monkeypatch.setattr(provisioners, "auto_setup", auto_setup)
-    monkeypatch.setattr(api, "run", run)
+    monkeypatch.setattr(promotion, "run", run)
     in_memory("agent", (pairs(), ROWS))
     heard = Heard()
     by_flag = leave == "by a flag"
@@ -366,7 +366,7 @@ def test_a_pinecone_index_is_made_with_leave_and_a_given_one_gets_a_namespace(
         ran.append(target)
         return Report("memory:agent", "there", verified=True)
 
-    monkeypatch.setattr(api, "run", run)
+    monkeypatch.setattr(promotion, "run", run)
     monkeypatch.setenv("PINECONE_API_KEY", "hidden-one")
     with pytest.raises(ConfigError, match="nobody allowed the Pinecone index"):
         promote(source, Move("pinecone"))

@@ -15,6 +15,7 @@ import pytest
 from migrate import api, engine
 from migrate.config import PineconeSettings
 from migrate.errors import ConfigError, MissingExtraError
+from migrate.reach import Reach
 from tests.contract_kit import BoomError, Failing
 
 DDL = """
@@ -112,13 +113,13 @@ def test_a_run_broken_off_at_any_commit_leaves_no_record_twice(
     after: bool, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "COMMIT_BYTES", 1)
-    reach = api.Reach.target
+    reach = Reach.target
     for crash in (1, 2, 6, 9, 13):
         place = tmp_path / str(crash)
         place.mkdir()
         with monkeypatch.context() as patch:
             patch.setattr(
-                api.Reach,
+                Reach,
                 "target",
                 lambda self, *args, crash=crash: Failing(reach(self, *args), crash, after=after),
             )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 
-from migrate.api import Reach
 from migrate.config import Endpoint, Settings, parse
 from migrate.errors import ConfigError, MigrateError, VerifyError
+from migrate.reach import Reach
 from migrate.report import Observer, Report
 from migrate.search import load, open_searchable
 from migrate.search.base import Means
