@@ -10,7 +10,7 @@ import pytest
 from integration.pinecone.backend_kit import EmulatorPlace
 from integration.pinecone_emulator import PineconeEmulator
 from integration.support.servers import Database, Postgres
-from migrate import config
+from migrate import addresses
 from migrate.backends import REGISTRY
 from migrate.backends.memory import Memory
 from migrate.config import PostgresSettings, Settings
@@ -29,7 +29,7 @@ class PostgresPlace:
         self._database, self._numbers = database, itertools.count(1)
 
     def fresh(self) -> Settings:
-        return config.parse(self._database.at(f"target {next(self._numbers)}"))
+        return addresses.parse(self._database.at(f"target {next(self._numbers)}"))
 
     def _schema(self, at: Settings) -> str:
         assert isinstance(at, PostgresSettings)

@@ -7,7 +7,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from migrate import config, layouts
+from migrate import addresses, layouts
 from migrate.backends.base import Options
 from migrate.config import Endpoint
 from migrate.engine import OnProgress
@@ -75,8 +75,8 @@ class MigrationEngine:
             source, target = given.pop("from_"), given.pop("to")
         except KeyError as exc:
             raise ConfigError(f"MigrationEngine.migrate needs {exc}", hint="from_=..., to=...") from None
-        if config.wants_auto_setup(target) and "auto_setup" not in given:
-            given["auto_setup"] = config.wants_auto_setup(target)
+        if addresses.wants_auto_setup(target) and "auto_setup" not in given:
+            given["auto_setup"] = addresses.wants_auto_setup(target)
         return migrate(source, target, **given)
 
 
@@ -105,7 +105,7 @@ def verify(
 
         refuse_unsearchable(source, target)
     if mode == "none":
-        report = Report(str(config.parse(source)), str(config.parse(target)), verify_mode=mode)
+        report = Report(str(addresses.parse(source)), str(addresses.parse(target)), verify_mode=mode)
     else:
         with Reach(watching) as reach:
             left = reach.source(reach.settings(source, create=False))

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from migrate.config import Endpoint, PostgresSettings, QdrantSettings, Settings, home, parse, plain_keys
+from migrate.addresses import parse, plain_keys
+from migrate.config import Endpoint, PostgresSettings, QdrantSettings, Settings, home
 from migrate.errors import ConfigError
 
 Confirm = Callable[[str], bool]

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from migrate import backends
-from migrate.config import Endpoint, PostgresSettings, QdrantSettings, Settings, SqliteSettings, parse
+from migrate.addresses import parse
+from migrate.config import Endpoint, PostgresSettings, QdrantSettings, Settings, SqliteSettings
 from migrate.report import Report, TableReport
 
 # (rows, bytes) a second. Measured on 2 cores with a local target: 20,000 x 384, 5,000 x 1536

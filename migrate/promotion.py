@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from migrate import config, tiers
+from migrate import addresses, config, tiers
 from migrate.advising import advise
 from migrate.config import Endpoint, Settings, SqliteSettings
 from migrate.engine import OnProgress
@@ -74,7 +74,7 @@ def promote(
     request.check()
     _refuse_parts(request)
     watching = observer or Silent()
-    settings = config.parse(source)
+    settings = addresses.parse(source)
     before = tier_of(settings)
     chosen, reasons = _chosen(source, move, watching)
     hit("promote.advised")
@@ -120,7 +120,7 @@ def where_is(source: Endpoint) -> dict[str, Any] | None:
     """
     from provisioners import saved
 
-    entry = saved.memories().get(name_of(config.parse(source)))
+    entry = saved.memories().get(name_of(addresses.parse(source)))
     return dict(entry["address"]) if entry else None
 
 
@@ -199,7 +199,7 @@ def name_of(settings: Settings) -> str:
 
     for name, entry in saved.memories().items():
         try:
-            if config.parse(entry["address"]) == settings:
+            if addresses.parse(entry["address"]) == settings:
                 return name
         except ConfigError:  # an address by a variable that is not set now
             continue
@@ -264,7 +264,7 @@ def _index(name: str, move: Move) -> dict[str, Any]:
         address: dict[str, Any] = {"type": "pinecone", "namespace": name}
     else:
         address = {"type": "pinecone", "index": name.replace("_", "-")[:_LONGEST_INDEX]}
-    config.parse(address)  # says where the key is missing
+    addresses.parse(address)  # says where the key is missing
     question = f"A Pinecone index {address.get('index')} would be made, which may cost money. Make it?"
     if "index" in address and not move.auto_setup and not (move.confirm and move.confirm(question)):
         raise ConfigError(

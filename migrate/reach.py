@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from migrate import backends, config, layouts
+from migrate import addresses, backends, layouts
 from migrate.backends.base import Options, Source, Target
 from migrate.config import Endpoint, PostgresSettings, Settings
 from migrate.errors import BackendError, ConfigError
@@ -41,7 +41,7 @@ class Reach:
 
     def settings(self, endpoint: Endpoint, *, create: bool) -> Settings:
         """Return settings that can be connected to. `create`: an embedded server may be made."""
-        settings = config.parse(endpoint)
+        settings = addresses.parse(endpoint)
         if isinstance(settings, PostgresSettings) and settings.embedded is not None:
             return replace(settings, conninfo=self._embedded(settings, create=create))
         return settings

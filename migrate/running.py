@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from migrate import backends, config
+from migrate import addresses, backends
 from migrate.autosetup import ready_target
 from migrate.backends.base import Judge, Options, Source, Standing
 from migrate.config import Endpoint, PostgresSettings, Settings, SqliteSettings
@@ -95,7 +95,7 @@ def run(
     """Migrate, or only audit where `request.dry_run`. Raises a MigrateError with `.report` where it can."""
     request.check()
     watching = observer or Silent()
-    how = request.auto_setup or config.wants_auto_setup(target)
+    how = request.auto_setup or addresses.wants_auto_setup(target)
     if how:
         target = ready_target(target, how, watching.say, dry_run=request.dry_run)
     wanted = wanted_check(request.check_search)
@@ -118,7 +118,7 @@ def _run(
     stop: Event | None,
 ) -> Report:
     with Reach(watching) as reach:
-        goal = config.parse(target)
+        goal = addresses.parse(target)
         module = backends.load(goal.type)
         opened, plan, options = _prepared(reach, source, goal, request)
         if request.dry_run and isinstance(goal, PostgresSettings) and goal.embedded is not None:
@@ -168,7 +168,7 @@ def _back_up(request: Request, source: Endpoint, goal: Settings) -> None:
         return
     from migrate.backup import backup_before
 
-    origin = config.parse(source)
+    origin = addresses.parse(source)
     stores = (s.path for s in (origin, goal) if isinstance(s, SqliteSettings))
     files = [path for path in stores if path.exists() and path.stat().st_size]
     if not files:
@@ -216,7 +216,7 @@ def verify_mode(asked: str | None, *endpoints: Endpoint) -> str:
     """Return how stores are compared: as asked, else as the dearest of them has it (a module's `VERIFY`)."""
     if asked is not None:
         return asked
-    modules = [backends.load(config.parse(endpoint).type) for endpoint in endpoints]
+    modules = [backends.load(addresses.parse(endpoint).type) for endpoint in endpoints]
     return next((m.VERIFY for m in modules if hasattr(m, "VERIFY")), "full")
 
 
@@ -235,7 +235,7 @@ def _prepared(
     reach: Reach, source: Endpoint, goal: Settings | None, request: Request
 ) -> tuple[Source, Plan, Options]:
     if goal is not None:
-        refuse_overlap(config.parse(source), goal)
+        refuse_overlap(addresses.parse(source), goal)
     settings = reach.settings(source, create=False)
     opened = reach.source(settings)
     if request.upgrade:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import migrate as package
-from migrate import api, config, engine
+from migrate import addresses, api, engine
 from migrate.api import MigrationEngine, Request
 from migrate.errors import (
     ConfigError,
@@ -125,7 +125,7 @@ def test_no_part_of_a_source_is_written_to(
 
 
 def test_another_prefix_in_one_folder_and_another_schema_in_one_cluster_are_other_stores() -> None:
-    parse = config.parse
+    parse = addresses.parse
     refuse_overlap(parse("qdrant:./f"), parse("qdrant:./f?prefix=b_"))
     refuse_overlap(parse("postgresql+embedded:./pg?schema=a"), parse("postgresql+embedded:./pg?schema=b"))
     refuse_overlap(parse("a.db"), parse("f/a.db"))

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from integration.support.servers import Database, Postgres
-from migrate import api, config
+from migrate import addresses, api
 from migrate.schema import Metric
 from migrate.search import open_searchable
 from migrate.search.base import Answer, Mode, Query, Searchable
@@ -34,7 +34,7 @@ def server(postgres: Postgres) -> Iterator[Database]:
 
 
 def opened(url: str) -> Searchable:
-    return open_searchable(config.parse(url))
+    return open_searchable(addresses.parse(url))
 
 
 @pytest.fixture(scope="module", params=["jsonb", "text", "none"])

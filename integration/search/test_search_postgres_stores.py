@@ -18,7 +18,7 @@ from integration.agentos import pgdumps
 from integration.support import stores
 from integration.support.pooler import pooled
 from integration.support.servers import Database, Postgres
-from migrate import api, config
+from migrate import addresses, api
 from migrate.backends.memory import Memory
 from migrate.errors import ConfigError, TransientError
 from migrate.schema import Column, Kind, Metric, Table
@@ -33,7 +33,7 @@ FIXTURES = Path(__file__).resolve().parents[2] / "tests" / "fixtures" / "agentos
 
 
 def opened(url: str) -> PostgresSearch:
-    store = open_searchable(config.parse(url))
+    store = open_searchable(addresses.parse(url))
     assert isinstance(store, PostgresSearch)
     return store
 

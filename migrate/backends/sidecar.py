@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from migrate import backends, config, values
+from migrate import addresses, backends, config, values
 from migrate.backends.base import Fit, Judge, Options, Position, Source, Standing, Target
 from migrate.backends.sqlbooks import Books, restore
 from migrate.batch import Batch, ExactCell, Row
@@ -107,7 +107,7 @@ def settings_of(address: str | None, default: Path) -> SidecarSettings:
     """Return the settings of a sidecar: a SQLite file or a Postgres URL, else the file `default`."""
     if address is None:
         return SqliteSettings(default)
-    found = config.parse(address)
+    found = addresses.parse(address)
     if isinstance(found, SqliteSettings) or (isinstance(found, PostgresSettings) and found.embedded is None):
         return found
     raise ConfigError(

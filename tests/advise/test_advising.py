@@ -15,10 +15,11 @@ import pytest
 
 import migrate
 from migrate import cli, measuring, tiers
+from migrate.addresses import parse
 from migrate.advising import advise, command
 from migrate.cli_advise import advice_text
 from migrate.cli_text import Page
-from migrate.config import QdrantSettings, parse
+from migrate.config import QdrantSettings
 from migrate.errors import ConfigError
 from migrate.inspect import inspect
 from migrate.measuring import measured_latency

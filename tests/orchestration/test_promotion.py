@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from migrate import api, config, promotion
+from migrate import addresses, api, promotion
 from migrate.advising import Advice
 from migrate.api import Request
 from migrate.config import MemorySettings, SqliteSettings
@@ -45,7 +45,7 @@ class Checks:
         self.error: Exception | None = None
 
     def __call__(self, source: Any, target: Any, wanted: Wanted, observer: Observer) -> Parity:
-        self.asked.append((str(config.parse(source)), str(config.parse(target))))
+        self.asked.append((str(addresses.parse(source)), str(addresses.parse(target))))
         if self.error is not None:
             raise self.error
         return Parity(10, (TableParity("t"),), {}, Thresholds(), self.failures)

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
-from migrate import api, engine
+from migrate import addresses, api, engine
 from migrate.config import PineconeSettings
 from migrate.errors import ConfigError, MissingExtraError
 from migrate.reach import Reach
@@ -154,11 +154,10 @@ def test_a_folder_is_brought_up_to_date(source: Path, tmp_path: Path) -> None:
 
 
 def test_files_need_the_name_of_an_index_and_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    from migrate import config
 
     with pytest.raises(ConfigError, match="need an index's name"):
-        config.parse("pinecone+https://host?bulk=./files&api_key=k")
-    found = config.parse("pinecone:brain?bulk=./files")
+        addresses.parse("pinecone+https://host?bulk=./files&api_key=k")
+    found = addresses.parse("pinecone:brain?bulk=./files")
     assert isinstance(found, PineconeSettings)
     assert (found.bulk, found.api_key, str(found)) == ("./files", None, "pinecone:brain?bulk=./files")
 

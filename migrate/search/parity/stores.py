@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 
-from migrate.config import Endpoint, Settings, parse
+from migrate.addresses import parse
+from migrate.config import Endpoint, Settings
 from migrate.errors import ConfigError, MigrateError, VerifyError
 from migrate.reach import Reach
 from migrate.report import Observer, Report

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from migrate import api, config
+from migrate import addresses, api
 from migrate.config import QdrantSettings
 from migrate.search import open_searchable
 from migrate.search.qdrant import drawing
@@ -20,7 +20,7 @@ def stand(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     bm25 = "content,title" if request.param == "bm25" else None
     settings = QdrantSettings(path=folder / "store", bm25=bm25)
     assert api.migrate(folder / "notes.sqlite", settings).verified
-    store = open_searchable(config.parse(settings))
+    store = open_searchable(addresses.parse(settings))
     own = {"order of equals"} if bm25 else set[str]()
     yield Stand(store, without=frozenset({"text ranges", *own}))
     store.close()

@@ -12,6 +12,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from migrate import config
+from migrate.addresses import parse, wants_auto_setup
 from migrate.config import (
     MemorySettings,
     PineconeSettings,
@@ -20,7 +21,6 @@ from migrate.config import (
     Settings,
     SqliteSettings,
     mask,
-    parse,
 )
 from migrate.errors import ConfigError
 
@@ -386,4 +386,4 @@ def test_tracebacks_are_asked_for(value: str | None, wanted: bool, monkeypatch: 
     ],
 )
 def test_a_dict_may_ask_for_a_store_to_be_set_up(endpoint: Any, wanted: bool | str) -> None:
-    assert config.wants_auto_setup(endpoint) == wanted
+    assert wants_auto_setup(endpoint) == wanted
