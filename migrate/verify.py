@@ -218,8 +218,10 @@ class _Matcher:
     def _with_canonical_json(self, rows: list[Row]) -> list[Row]:
         columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
         for i in self._json:
+            # Still texts: a blob of the same bytes is another value.
             columns[i] = [
-                form if isinstance(c, str) and (form := canonical(c)) is not None else c for c in columns[i]
+                form.decode() if isinstance(c, str) and (form := canonical(c)) is not None else c
+                for c in columns[i]
             ]
         return list(zip(*columns, strict=True))
 

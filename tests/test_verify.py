@@ -88,6 +88,12 @@ def test_json_columns_compare_as_values() -> None:
     assert summary(compared(left, [left[0], (2, "1.0"), (3, "{broken "), (4, "null")], table)) == (0, 0, 3)
 
 
+def test_a_blob_is_not_the_json_text_of_its_bytes() -> None:
+    table = Table("t", (Column("id", Kind.INTEGER), Column("j", Kind.JSON)), ("id",))
+    left: list[Row] = [(1, '{"a":1}'), (2, "[1, 2]")]
+    assert summary(compared(left, [(1, b'{"a":1}'), (2, b"[1,2]")], table)) == (0, 0, 2)
+
+
 def test_a_row_in_the_middle_missing_costs_one_difference() -> None:
     left = rows(*range(5000))
     found = compared(left, left[:2500] + left[2501:], size=100)
