@@ -292,3 +292,29 @@ def test_large_rows_are_packed_a_few_at_a_time(
     assert (sum(packed), max(packed) < 10) == (40, True)
     assert api.migrate(there(tmp_path), tmp_path / "back.sqlite").verified
     same(comparing.sqlite_rows(tmp_path / "back.sqlite"), comparing.sqlite_rows(source))
+
+
+def test_json_that_is_no_utf8_comes_back_also_where_it_is_there_twice(tmp_path: Path) -> None:
+    texts = ("CAST(x'ff' AS TEXT)", "CAST(x'5bff' AS TEXT)", "'é'", "' [1]'")
+    rows = [f"INSERT INTO t (j, embedding) VALUES ({text}, x'{'0000803f' * 3}');" for text in 2 * texts]
+    source = stores.made(
+        tmp_path / "a.sqlite", "CREATE TABLE t (id INTEGER PRIMARY KEY, j JSON, embedding BLOB);", *rows
+    )
+    assert api.migrate(source, there(tmp_path), vectors=["t.embedding"], json="text").verified
+    assert api.migrate(there(tmp_path), tmp_path / "b.sqlite", json="text").verified
+    same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))
+
+
+def test_a_column_of_the_name_of_our_payload_key_is_kept_aside(tmp_path: Path) -> None:
+    rows = [
+        (1, "a", b"\1", stores.vector(1, 2, 3)),
+        (2, None, b"\1", None),
+        (3, "c", None, None),
+        (4, None, None, None),
+    ]
+    ddl = "CREATE TABLE t (id INTEGER PRIMARY KEY, memlift TEXT, data BLOB, embedding BLOB)"
+    source = stores.filled(tmp_path / "a.sqlite", ddl, rows)
+    options: dict[str, Any] = {"vectors": ["t.embedding"], "on_misfit": "quarantine"}
+    assert api.migrate(source, there(tmp_path), **options).verified
+    assert api.migrate(there(tmp_path), tmp_path / "b.sqlite").verified
+    same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))

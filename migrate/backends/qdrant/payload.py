@@ -162,11 +162,11 @@ def _json_cells(name: str, cells: Sequence[Any], marks: Marks, keep_text: bool) 
                 out[i] = _odd(name, i, cell, marks)
             continue
         value, same = (_short_json if len(cell) < 64 else _read_json)(cell)
-        if value is cell and not cell.isascii():
+        if value == cell and not cell.isascii():  # not `is`: an equal text of another row may have been read
             out[i] = _odd(name, i, cell, marks)
             continue
         out[i] = value
-        if not same or (keep_text and value is not cell and not isinstance(value, str)):
+        if not same or (keep_text and not isinstance(value, str)):
             marks.setdefault(i, {})[name] = _text_mark("j", cell)
     return out
 

@@ -104,6 +104,10 @@ class Shape:
             if fits_a_vector(c) and c.name not in table.key and c.generated is None
         )
         mine = {v.at for v in self.vectors}
+        if not self.foreign and MARKS in table.column_names:
+            mine.add(
+                table.column_names.index(MARKS)
+            )  # its cells are exact ones, all of them: the key is ours
         self.others = tuple(i for i in range(len(table.columns)) if i not in mine)
         self._plain = [table.columns[i] for i in self.others]
         self._kinds = [c.kind for c in table.columns]
@@ -190,6 +194,8 @@ class Shape:
                 columns.append([_cell(vector, p, m) for p, m in zip(points, marks, strict=True)])
             elif self.foreign:
                 columns.append([self._foreign_cell(name, p) for p in points])
+            elif name == MARKS:
+                columns.append([None] * len(points))
             else:
                 column = self.table.column(name)
                 columns.append(
