@@ -11,7 +11,7 @@ from migrate.backends.base import Source, Target
 from migrate.batch import BATCH_BYTES, ExactCell, Row
 from migrate.failpoints import hit
 from migrate.fit import Fit, size_of
-from migrate.schema import Table
+from migrate.schema import Kind, Table
 from migrate.verify import Marked
 
 _AT_ONCE = 500  # rows amended in one transaction
@@ -86,10 +86,11 @@ def _remove(
     open_reader: Callable[[], Source],
 ) -> None:
     keys: list[Row] = []
-    keyless = False
+    spelled = any(table.columns[i].kind is Kind.JSON for i in table.key_positions)
+    unnamed = False
     for key in marked.remove.each():
-        if key.startswith(b"\0"):
-            keyless = True
+        if spelled or key.startswith(b"\0"):
+            unnamed = True
             continue
         keys.append(values.from_exact_row(key))
         if len(keys) >= _AT_ONCE:
@@ -97,9 +98,11 @@ def _remove(
             keys = []
     if keys:
         amend(removed=keys)
-    if not keyless:
+        keys = []
+    if not unnamed:
         return
-    # A row without a key is named by its digest; the target is read again to find its cells.
+    # A row without a key is named by its digest, and JSON in a key by its value, however it is
+    # spelled there; the target is read again to find the cells.
     reader = open_reader()
     try:
         there = {t.name: t for t in reader.tables()}[table.name]
@@ -109,9 +112,15 @@ def _remove(
             for row in batch.rows:
                 picked = tuple(row[i] for i in pick)
                 key = values.match_key(table, picked)
-                if key.startswith(b"\0") and marked.remove.take(key):
+                if not (spelled or key.startswith(b"\0")) or not marked.remove.take(key):
+                    continue
+                if key.startswith(b"\0"):
                     surplus.append(picked)
+                else:
+                    keys.append(tuple(picked[i] for i in table.key_positions))
     finally:
         reader.close()
+    for i in range(0, len(keys), _AT_ONCE):
+        amend(removed=keys[i : i + _AT_ONCE])
     for i in range(0, len(surplus), _AT_ONCE):
         amend(removed_rows=surplus[i : i + _AT_ONCE])

@@ -318,3 +318,12 @@ def test_a_column_of_the_name_of_our_payload_key_is_kept_aside(tmp_path: Path) -
     assert api.migrate(source, there(tmp_path), **options).verified
     assert api.migrate(there(tmp_path), tmp_path / "b.sqlite").verified
     same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))
+
+
+def test_two_spellings_of_one_json_are_two_points(tmp_path: Path) -> None:
+    rows = [("[1,2]", stores.vector(1, 2, 3)), ("[1, 2]", stores.vector(1, 2, 4)), (" [1,2]", None)]
+    ddl = "CREATE TABLE t (j JSON PRIMARY KEY, embedding BLOB)"
+    source = stores.filled(tmp_path / "a.sqlite", ddl, rows)
+    assert api.migrate(source, there(tmp_path), vectors=["t.embedding"]).verified
+    assert api.migrate(there(tmp_path), tmp_path / "b.sqlite").verified
+    same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))

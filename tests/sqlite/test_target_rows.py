@@ -8,6 +8,7 @@ import pytest
 
 from migrate import api
 from migrate.errors import SchemaError, VerifyError
+from migrate.schema import Column, Kind, Table
 from tests.small_stores import asked, in_memory, pairs, sqlite_file
 
 
@@ -142,3 +143,25 @@ def test_a_table_that_comes_later_with_the_name_of_an_index_or_view_is_refused(
     with pytest.raises(SchemaError, match="its name is that of a") as raised:
         api.migrate(path, tmp_path / "b.db")
     assert "drop or rename" in str(raised.value.hint)
+
+
+def test_two_spellings_of_one_json_are_two_keys_which_a_mirror_removes(tmp_path: Path) -> None:
+    source, target = copied(
+        tmp_path,
+        """CREATE TABLE t (j JSON PRIMARY KEY, v TEXT);
+        INSERT INTO t VALUES ('["a", "b"]', 'x'), ('["a","b"]', 'y'), ('[ 1 ]', 'z'), ('{ }', NULL)""",
+    )
+    for change in ("DELETE FROM t WHERE v IN ('x', 'z')", "UPDATE t SET j = '{}' WHERE j = '{ }'"):
+        sqlite_file(source, change)
+        assert api.migrate(source, target, mirror=True).verified
+        assert asked(target, "SELECT * FROM t ORDER BY j") == asked(source, "SELECT * FROM t ORDER BY j")
+
+
+@pytest.mark.usefixtures("shelves")
+def test_a_key_of_json_is_removed_however_it_is_spelled(tmp_path: Path) -> None:
+    table = Table("t", (Column("j", Kind.JSON), Column("v", Kind.TEXT)), ("j",))
+    source = in_memory("a", (table, [('{"b": 1, "a": 2}', "x"), ("[1, 2]", "y")]))
+    assert api.migrate("memory:a", tmp_path / "b.db").verified
+    source.shelf.rows["t"] = [("[1, 2]", "y")]
+    assert api.migrate("memory:a", tmp_path / "b.db", mirror=True).verified
+    assert asked(tmp_path / "b.db", "SELECT * FROM t") == [("[1, 2]", "y")]
