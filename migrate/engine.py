@@ -96,7 +96,7 @@ class Run:
         self._fit = fit
         self._fits = {t.name: fit(t) for t in plan.tables}
         self._commits = 0
-        self._loosened = False
+        self._loosened: bool | None = None  # True: the unique indexes too
         self.progress = Progress(
             source.describe(), target.describe(), choices.verify, dry_run=choices.dry_run
         )
@@ -245,7 +245,7 @@ class Run:
                 outcome = self._mend(table, owned=table.name in owned)
                 if outcome is not None:
                     clean[table.name] = outcome
-        if self._loosened:
+        if self._loosened is not None:
             steps = self._retrying(lambda: self.target.steps(tables))
         self._build(steps, Phase.LINK)
         self._build(steps, Phase.INDEX)
@@ -374,6 +374,11 @@ class Run:
                 self.progress.used(reader.usage())
             reader.close()
 
+    def _loosen(self, *, unique: bool) -> None:
+        if self._loosened is None or (unique and not self._loosened):
+            self._retrying(partial(self.target.loosen, unique=unique))
+            self._loosened = unique
+
     def _mend(self, table: Table, *, owned: bool) -> Outcome | None:
         """Bring a table that held rows up to date; return the comparison if it found nothing to do.
 
@@ -394,10 +399,9 @@ class Run:
             started = time.monotonic()
             change = owned or self.choices.update or self.choices.mirror
             remove = owned or self.choices.mirror
-            to_do = marked.add.total + change * marked.change.total + remove * marked.remove.total
-            if to_do and not self._loosened:
-                self._retrying(self.target.loosen)
-                self._loosened = True
+            to_change = change * marked.change.total + remove * marked.remove.total
+            if marked.add.total or to_change:
+                self._loosen(unique=to_change > 0)
 
             def told(written: int) -> None:
                 if not owned:  # what is owned was told of when it was copied

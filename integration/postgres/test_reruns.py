@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from integration.support import comparing, stores
@@ -486,3 +487,23 @@ def test_a_type_of_an_extension_that_is_not_there_is_one_error_before_anything_b
             api.migrate("memory:needs_types", database.at("store"), dry_run=dry_run)
         assert f"CREATE EXTENSION {extension}` in database" in str(raised.value.hint)
     assert database.run("SELECT 1 FROM pg_namespace WHERE nspname = 'store'") == []
+
+
+@pytest.mark.parametrize("key", ["PRIMARY KEY", ""])
+def test_a_row_whose_unique_value_another_row_has_by_now_is_left_out_and_reported(
+    key: str, goal: Goal, tmp_path: Path
+) -> None:
+    make = f"CREATE TABLE t (id INTEGER {key}, v TEXT UNIQUE); INSERT INTO t VALUES (1, 'one')"
+    source = stores.made(tmp_path / "a.sqlite", make)
+    api.migrate(source, goal.url)
+    goal.sql("INSERT INTO t VALUES (7, 'two')")
+    edit(source, "INSERT INTO t VALUES (2, 'two'), (3, 'three')")
+    for _ in range(2):
+        with pytest.raises(VerifyError) as raised:
+            api.migrate(source, goal.url)
+        assert raised.value.exit_code == 3
+        assert rows(goal) == [(1, "one"), (3, "three"), (7, "two")]
+        with pytest.raises((psycopg.errors.UniqueViolation, sqlite3.IntegrityError)):
+            goal.sql("INSERT INTO t VALUES (9, 'one')")
+    assert api.migrate(source, goal.url, mirror=True).verified
+    assert rows(goal) == [(1, "one"), (2, "two"), (3, "three")]

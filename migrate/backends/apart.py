@@ -155,9 +155,9 @@ class ApartTarget(ABC):
         self._numbers.rolled_back()
         self._side.target.reconnect()
 
-    def loosen(self) -> None:
+    def loosen(self, *, unique: bool) -> None:
         """See `Target.loosen`."""
-        self._side.target.loosen()
+        self._side.target.loosen(unique=unique)
 
     def amend(
         self,

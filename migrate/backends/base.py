@@ -261,9 +261,11 @@ class Target(Store, Protocol):
         """Open the store again after a TransientError, still as the same owner."""
         ...
 
-    def loosen(self) -> None:
-        """Drop the foreign keys and unique indexes that memlift built, so that rows can be amended in any order.
+    def loosen(self, *, unique: bool) -> None:
+        """Drop the foreign keys that memlift built, so that rows can be amended in any order.
 
+        unique: also unique indexes, for rows that are changed or removed. Where rows are only added
+        they stay: a row that would break one is left out, and the comparison reports it.
         The steps, asked for anew, build and validate them again.
         """
         ...

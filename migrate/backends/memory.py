@@ -143,7 +143,7 @@ class Memory:
     def reconnect(self) -> None:
         """See `Target.reconnect`."""
 
-    def loosen(self) -> None:
+    def loosen(self, *, unique: bool) -> None:
         """See `Target.loosen`: foreign keys are not enforced while we write."""
 
     def amend(

@@ -64,9 +64,7 @@ def amend(
 
 
 def _on_conflict(table: Table, columns: Sequence[str], *, replace: bool) -> str:
-    if not table.key:
-        return ""
-    if not replace:
+    if not replace or not table.key:
         return " ON CONFLICT DO NOTHING"
     key = [fitting_column(k) for k in table.key]
     change = ", ".join(f"{ident(c)} = excluded.{ident(c)}" for c in columns if c not in key)

@@ -68,8 +68,8 @@ def steps(target: PostgresTarget, tables: Sequence[Table]) -> list[Step]:
     return [*found, *unique, *links, *(step for step in indexes if step.phase is Phase.INDEX)]
 
 
-def loosen(target: PostgresTarget) -> None:
-    """Drop the foreign keys and unique indexes that `steps` built, of all tables that memlift made."""
+def loosen(target: PostgresTarget, *, unique: bool) -> None:
+    """Drop the foreign keys and, if asked, unique indexes that `steps` built, of all tables that memlift made."""
     with target.transaction("loosen foreign keys") as db:
         adopted = target.books.adopted()
         ours = {name: made for name, made in target.books.made().items() if name not in adopted}
@@ -83,7 +83,9 @@ def loosen(target: PostgresTarget) -> None:
         for table, name in built:
             if name in ddl.foreign_key_names(ours, table):
                 db.execute(f"ALTER TABLE {target.at(table)} DROP CONSTRAINT {ident(name)}")
-        unique = db.execute(
+        if not unique:
+            return
+        indexes = db.execute(
             "SELECT t.relname::text, c.relname::text, EXISTS (SELECT 1 FROM pg_catalog.pg_constraint k"
             "   WHERE k.conindid = c.oid AND k.contype = 'u') FROM pg_catalog.pg_index i"
             " JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_class t"
@@ -91,7 +93,7 @@ def loosen(target: PostgresTarget) -> None:
             " WHERE n.nspname = %s AND t.relname = ANY(%s) AND i.indisunique AND NOT i.indisprimary",
             (target.server.schema, made),
         ).fetchall()
-        for here, name, constraint in unique:
+        for here, name, constraint in indexes:
             if name not in ddl.unique_names(ours, here, target.server):
                 continue
             if constraint:

@@ -384,9 +384,9 @@ class PostgresTarget:
         with translating("connect again"):
             self.db.execute("SELECT 1")
 
-    def loosen(self) -> None:
+    def loosen(self, *, unique: bool) -> None:
         """See `Target.loosen`."""
-        build.loosen(self)
+        build.loosen(self, unique=unique)
 
     def amend(
         self,

@@ -54,7 +54,7 @@ def amend(
         for row in removed_rows:
             if not books.drop_exact_row(table.name, values.exact_row(kinds, row)):
                 _remove_one(db, table, row)
-        conflict = ""
+        conflict = " ON CONFLICT DO NOTHING"
         if table.key:
             key_kinds = [kinds[i] for i in table.key_positions]
             books.drop_exact(table.name, (values.key_bytes(key_kinds, key) for key in removed))
@@ -64,7 +64,6 @@ def amend(
             for key in removed:
                 if fits.holds_key(key):  # else its row was kept aside whole, and is forgotten by now
                     _remove_key(db, table, key)
-            conflict = " ON CONFLICT DO NOTHING"
             if replace:
                 # Removed and written anew, so that a value of a UNIQUE column may move between rows.
                 conflict = ""

@@ -334,7 +334,7 @@ class SqliteTarget:
         self._again = True
         self.close()
 
-    def loosen(self) -> None:
+    def loosen(self, *, unique: bool) -> None:
         """See `Target.loosen`: foreign keys are not enforced while we write."""
 
     def amend(
