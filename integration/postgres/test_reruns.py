@@ -439,6 +439,26 @@ def test_two_spellings_of_one_json_are_two_keys(database: Database, tmp_path: Pa
         ]
 
 
+@pytest.mark.parametrize("choice", ["update", "mirror"])
+def test_a_row_that_no_longer_fits_is_not_left_where_it_was(
+    choice: str, database: Database, tmp_path: Path
+) -> None:
+    make = "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT NOT NULL UNIQUE); INSERT INTO t VALUES (1, 'a'), (2, 'b')"
+    source = stores.made(tmp_path / "a.sqlite", make)
+    api.migrate(source, database.at("store"))
+    for change in ("v || char(0)", "'z' || v", "'fits'", "'not' || char(0)"):
+        edit(source, f"UPDATE t SET v = {change} WHERE id = 1")
+        assert api.migrate(source, database.at("store"), on_misfit="quarantine", **{choice: True}).verified
+    assert database.run("SELECT * FROM store.t") == [(2, "b")]
+
+    database.run("CREATE SCHEMA src", "CREATE TABLE src.t (id int PRIMARY KEY, r real NOT NULL UNIQUE)")
+    database.run("INSERT INTO src.t VALUES (1, 1.5)")
+    api.migrate(database.at("src"), tmp_path / "b.sqlite")
+    database.run("UPDATE src.t SET r = 'NaN'")
+    report = api.migrate(database.at("src"), tmp_path / "b.sqlite", on_misfit="quarantine", **{choice: True})
+    assert report.verified
+
+
 def test_a_row_kept_aside_keeps_its_number(database: Database, tmp_path: Path) -> None:
     source = stores.made(
         tmp_path / "n.sqlite",

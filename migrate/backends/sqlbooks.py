@@ -275,6 +275,11 @@ def restore(
     return restored
 
 
+def keys_kept_aside(exact: Iterable[ExactCell]) -> list[Row]:
+    """Return the keys of rows that are kept whole: those the table may have from when they did fit."""
+    return [values.from_exact_row(c.key) for c in exact if c.column is None and c.key is not None]
+
+
 def merge_sequence(table: Table, largest: int | None) -> Table:
     """Return the table with its sequence at least at the largest number in use."""
     numbers = [n for n in (table.sequence, largest) if n is not None]

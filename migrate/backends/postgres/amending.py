@@ -9,6 +9,7 @@ from migrate import values
 from migrate.backends.postgres import wire
 from migrate.backends.postgres.names import fitting, fitting_column, ident
 from migrate.backends.postgres.types import columns_here
+from migrate.backends.sqlbooks import keys_kept_aside
 from migrate.batch import ExactCell, Row
 from migrate.failpoints import hit
 from migrate.schema import Table
@@ -41,7 +42,8 @@ def amend(
             target.books.drop_exact(table.name, (values.row_key(table, row) for row in rows))
             target.books.drop_exact(table.name, {c.key for c in exact if c.key is not None})
             fits = target.fit(table)  # a key that does not fit was kept aside, and is forgotten by now
-            _remove(target, table, table.key, [key for key in removed if fits.holds_key(key)])
+            gone = [*removed, *(keys_kept_aside(exact) if replace else ())]
+            _remove(target, table, table.key, [key for key in gone if fits.holds_key(key)])
         names = [ident(n) for n in columns]
         if rows:
             db.execute(

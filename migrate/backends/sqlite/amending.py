@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from migrate import values
+from migrate.backends.sqlbooks import keys_kept_aside
 from migrate.backends.sqlite import ddl
 from migrate.backends.sqlite.names import bound, holds, ident, rowid_name
 from migrate.batch import ExactCell, Row
@@ -61,7 +62,7 @@ def amend(
             books.drop_exact(table.name, (values.row_key(table, row) for row in rows))
             books.drop_exact(table.name, {c.key for c in exact if c.key is not None})
             fits = ddl.fit(table, target.options)
-            for key in removed:
+            for key in [*removed, *(keys_kept_aside(exact) if replace else ())]:
                 if fits.holds_key(key):  # else its row was kept aside whole, and is forgotten by now
                     _remove_key(db, table, key)
             if replace:
