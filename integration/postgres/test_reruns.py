@@ -415,6 +415,20 @@ def test_an_enum_that_memlift_did_not_make_is_not_dropped(database: Database) ->
     assert database.run(types) == [("mine",), ("store",)]
 
 
+@pytest.mark.parametrize("key", [", PRIMARY KEY (e, es)", ""])
+def test_a_mirror_removes_rows_that_are_told_by_an_enum(key: str, database: Database) -> None:
+    database.run(
+        "CREATE SCHEMA src",
+        "CREATE TYPE src.mood AS ENUM ('sad', 'so so')",
+        f"CREATE TABLE src.t (e src.mood, es src.mood[], v int{key})",
+        "INSERT INTO src.t VALUES ('sad', '{}', 1), ('so so', '{sad,\"so so\"}', 2)",
+    )
+    api.migrate(database.at("src"), database.at("store"))
+    database.run("DELETE FROM src.t WHERE v = 2")
+    assert api.migrate(database.at("src"), database.at("store"), mirror=True).verified
+    assert database.run("SELECT e::text, v FROM store.t") == [("sad", 1)]
+
+
 def test_an_enum_of_other_labels_is_refused(database: Database) -> None:
     database.run("CREATE SCHEMA mine", "CREATE TYPE mine.mood AS ENUM ('a', 'b')")
     database.run("CREATE TABLE mine.t (id int PRIMARY KEY, m mine.mood)")

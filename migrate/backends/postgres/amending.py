@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from migrate import values
-from migrate.backends.postgres import wire
+from migrate.backends.postgres import ddl, wire
 from migrate.backends.postgres.names import fitting, fitting_column, ident
 from migrate.backends.postgres.types import columns_here
 from migrate.backends.sqlbooks import keys_kept_aside
@@ -80,14 +80,12 @@ def _remove(target: PostgresTarget, table: Table, names: Sequence[str], removed:
     if not removed:
         return
     relation = target.at(fitting(table.name))
-    here = {
-        c.name: there for c, there in zip(table.columns, columns_here(table, target.options), strict=True)
-    }
+    here = {c.name: (c, to) for c, to in zip(table.columns, columns_here(table, target.options), strict=True)}
     tests, codecs, at = [], [], []
     for i, name in enumerate(names):
-        there = here[name]
+        declared, there = here[name]
         if there is not None:
-            kind = there.sql(target.server.vector_schema).split(" COLLATE ")[0]
+            kind = ddl.type_sql(declared, there, target.server).split(" COLLATE ")[0]
             column = ident(there.name) + ("::text" if kind == "json" else "")  # json has no equality
             kind = "text" if kind == "json" else kind
             test = "=" if table.key else "IS NOT DISTINCT FROM"
