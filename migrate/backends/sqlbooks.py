@@ -204,6 +204,11 @@ class Books:
         sql = f'SELECT "table", count(*) FROM {self._at("memlift_exact")} GROUP BY "table"'
         return {table: int(n) for table, n in self._run(sql, ())}
 
+    def kept_whole(self) -> set[str]:
+        """Return the tables of which rows are kept aside whole."""
+        sql = f'SELECT DISTINCT "table" FROM {self._at("memlift_exact")} WHERE "column" IS NULL'
+        return {row[0] for row in self._run(sql, ())}
+
     # --- the lease ------------------------------------------------------------
 
     def holder(self) -> Holder | None:

@@ -410,22 +410,27 @@ class PostgresTarget:
     def finish(self) -> list[str]:
         """See `Target.finish`."""
         with self.transaction("finish") as db:
+            made = self.books.made()
             broken = db.execute(
-                "SELECT c.relname::text, k.conname::text FROM pg_catalog.pg_constraint k"
+                "SELECT c.relname::text, k.conname::text, p.relname::text FROM pg_catalog.pg_constraint k"
                 " JOIN pg_catalog.pg_class c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace n"
-                " ON n.oid = c.relnamespace WHERE n.nspname = %s AND NOT k.convalidated",
+                " ON n.oid = c.relnamespace LEFT JOIN pg_catalog.pg_class p ON p.oid = k.confrelid"
+                " WHERE n.nspname = %s AND NOT k.convalidated",
                 (self.server.schema,),
             ).fetchall()
+            aside = {made[name][0] for name in self.books.kept_whole() if name in made}
             self.books.end_run(self._run_id)
         hit("finish.inside")
         with self.transaction("analyze") as db:
-            for target, _ in self.books.made().values():
+            for target, _ in made.values():
                 row = db.execute("SELECT to_regclass(%s)", (self.at(target),)).fetchone()
                 if row is not None and row[0] is not None:
                     db.execute(f"ANALYZE {self.at(target)}")
         return self._notes + [
-            f"the rows of {table} break its foreign key {name}, as they do in the source: left NOT VALID"
-            for table, name in broken
+            f"the rows of {table} break its foreign key {name}, "
+            + (f"for rows of {parent} are kept aside" if parent in aside else "as they do in the source")
+            + ": left NOT VALID"
+            for table, name, parent in broken
         ]
 
     def quarantine(self) -> str | None:
