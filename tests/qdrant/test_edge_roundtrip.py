@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 import sqlite3
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import migrate
 from integration.support import comparing, stores
 from integration.support.comparing import same
 from migrate import api
@@ -225,6 +227,32 @@ def test_a_store_without_its_sidecar_is_refused(tmp_path: Path) -> None:
     moved = there(tmp_path, sidecar=str(tmp_path / "moved.sqlite"))
     assert api.migrate(moved, tmp_path / "b.sqlite").verified
     assert api.migrate(source, moved).verified
+
+
+def test_doubles_that_move_whenever_their_payload_is_written_anew_come_back(tmp_path: Path) -> None:
+    import qdrant_edge as edge
+
+    # The first moves by one unit in the last place each time; found by re-enacting the parser.
+    moving = [8.806597943862769e-10, 2.6893728258815076e-09, 0.1 + 0.7]
+    rows = [(i, r, json.dumps({"r": r}), stores.vector(1, 2, 3)) for i, r in enumerate(moving)]
+    source = stores.filled(
+        tmp_path / "a.sqlite",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, r REAL, j JSON, embedding BLOB)",
+        rows,
+    )
+    assert api.migrate(source, there(tmp_path)).verified
+    shard = edge.EdgeShard.load(str(tmp_path / "store" / "t"))
+    for n in range(12):  # an agent counts how often a memory was recalled
+        shard.update(edge.UpdateOperation.set_payload([0, 1, 2], {"recalled": n}))
+    [first, *_] = shard.scroll(edge.ScrollRequest(limit=1, with_payload=True))[0]
+    assert first.payload is not None
+    assert abs(first.payload["r"] - moving[0]) > 4 * math.ulp(moving[0])
+    shard.flush()
+    shard.close()
+    assert api.verify(source, there(tmp_path)).verified
+    with migrate.open_search(there(tmp_path)) as store:
+        hits = store.search(vector=[1, 2, 3], where={"r": moving[0]}).hits
+    assert [hit.key for hit in hits] == [(0,)]
 
 
 def test_payload_has_plain_json_that_can_be_filtered(tmp_path: Path) -> None:

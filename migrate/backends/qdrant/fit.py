@@ -97,7 +97,7 @@ def standing(shape: Shape, limits: Limits, wanted: Table) -> Callable[[int, Any,
 
 def _near(exact: str, present: Any) -> bool:
     try:
-        return payload.near(orjson.loads(exact), orjson.loads(present))
+        return payload.near(orjson.loads(present), orjson.loads(exact))
     except (ValueError, TypeError):
         return False
 

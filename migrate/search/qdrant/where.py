@@ -1,8 +1,8 @@
 """Filters as Qdrant's, from above and from below.
 
 Qdrant's conditions are near to the filter language, not the same: numbers are
-compared as doubles, which the engine may read one unit in the last place off
-(see `migrate.backends.qdrant.payload`); an empty array cannot be told from what
+compared as doubles, which the engine may have moved by some units in the last
+place (see `migrate.backends.qdrant.payload`); an empty array cannot be told from what
 is not there; keys with quotes cannot be named; the embedded engine's binding
 cannot ask for a boolean. So a filter has two translations: `above` lets through
 all rows that satisfy it, and perhaps some more, `below` only such rows, and
@@ -21,13 +21,13 @@ from typing import Any
 
 from migrate.backends.qdrant.engine import Json
 from migrate.backends.qdrant.names import MARKS, field_path
-from migrate.backends.qdrant.payload import INT64
+from migrate.backends.qdrant.payload import DRIFT, INT64
 from migrate.errors import ConfigError
 from migrate.schema import Column, Kind, Table
 from migrate.search.filters import All, Between, Equals, Filter, Not, Scalar, Some
 
 _EXACT = 2**53  # integers up to here are doubles
-_OFF = 2  # units in the last place by which a stored double and its bound may be misread, together
+_OFF = DRIFT + 2  # units in the last place by which a stored double has moved and its bound is misread
 TRUE: Json = {"must": []}
 FALSE: Json = {"must_not": [{"must": []}]}
 
