@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _QUOTED = re.compile(r'"([^"\\]+)"')
 
@@ -13,4 +14,9 @@ def canonical(path: str) -> str:
 
 
 def _plain(key: str) -> bool:
-    return all(c.isalnum() or c in "_-" for c in key)
+    return all(_is_letter(c) or c in "_-" for c in key)
+
+
+def _is_letter(char: str) -> bool:
+    """Rust's `char::is_alphanumeric`, near enough: vowel signs and circled letters have Unicode's `Alphabetic` too."""
+    return char.isalnum() or unicodedata.category(char) == "Mc" or "\u24b6" <= char <= "\u24e9"

@@ -281,7 +281,7 @@ def test_payload_has_plain_json_that_can_be_filtered(tmp_path: Path) -> None:
 
 
 def test_columns_of_any_name_are_indexed_once(tmp_path: Path) -> None:
-    names = ("a.b", "c[0]", "d\\e", 'q""t', "größe in m", "größe", "日本", "[]")
+    names = ("a.b", "c[0]", "d\\e", 'q""t', "größe in m", "größe", "日本", "नाम", "Ⓐ b", "[]")
     columns = ", ".join(f'"{n}" TEXT' for n in names)
     source = stores.filled(
         tmp_path / "a.sqlite",

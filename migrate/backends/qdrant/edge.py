@@ -31,6 +31,7 @@ from migrate.backends.qdrant.engine import (
     ShardKey,
     Sparse,
 )
+from migrate.backends.qdrant.names import own_path
 from migrate.errors import BackendError, SchemaError
 
 _SETTINGS = "memlift.json"
@@ -119,7 +120,7 @@ class EdgeEngine:
             except (OSError, ValueError) as exc:
                 raise BackendError(f"cannot read {path / ENGINE_SETTINGS}: {exc}") from exc
         seen = self._channel.call("info", name)
-        schema = dict(seen["schema"])
+        schema = {own_path(field): one for field, one in seen["schema"].items()}
         schema.update({f: s for f, s in (kept.get("schema") or {}).items() if f in schema})
         told = {
             "params": {

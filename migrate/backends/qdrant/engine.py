@@ -53,7 +53,7 @@ class Info:
     """A collection as it stands.
 
     settings: `params`, `hnsw_config`, `optimizer_config`, `quantization_config` as REST tells them.
-    schema:   payload indexes, {field: {"type": ..., parameters}}.
+    schema:   payload indexes, {field as `names.own_path`: {"type": ..., parameters}}.
     metadata: the collection's own, ours under `memlift`.
     status:   "green": nothing waits to be optimized; "yellow": being optimized; "grey": waits for an
               update to be optimized; "red": an error.

@@ -21,6 +21,7 @@ from migrate.backends.qdrant import rest, wire
 from migrate.backends.qdrant.connection import TIMEOUT_S, Connection
 from migrate.backends.qdrant.engine import SERVER_LIMITS, Info, Json, Point, PointId, Scored, ShardKey
 from migrate.backends.qdrant.errors import translating
+from migrate.backends.qdrant.names import own_path
 from migrate.config import QdrantSettings
 from migrate.errors import BackendError, SchemaError, TransientError
 
@@ -120,7 +121,7 @@ class ServerEngine:
         schema = {}
         for field, one in (found.get("payload_schema") or {}).items():
             options = {k: v for k, v in (one.get("params") or {}).items() if v is not None}
-            schema[field] = {**options, "type": one["data_type"]}
+            schema[own_path(field)] = {**options, "type": one["data_type"]}
         optimizer = found.get("optimizer_status")
         trouble = str(optimizer["error"]) if isinstance(optimizer, dict) else None
         return Info(
