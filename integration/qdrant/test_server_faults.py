@@ -69,6 +69,17 @@ def test_strict_modes_own_rate_limit_answers_429(client: QdrantClient, name: str
     assert 50 <= caught.value.retry_after_s <= 60
 
 
+def test_what_costs_more_than_a_minute_gives_is_never_taken(client: QdrantClient, name: str) -> None:
+    strict = models.StrictModeConfig(enabled=True, write_rate_limit=2, read_rate_limit=2)
+    client.create_collection(name, vectors_config={}, strict_mode_config=strict)
+    for ask in (
+        lambda: client.delete(name, [1, 2, 3]),
+        lambda: client.retrieve(name, [1, 2, 3]),
+    ):
+        with pytest.raises((UnexpectedResponse, RpcError), match="larger than rate limiter capacity"):
+            ask()
+
+
 def test_a_full_disk_is_a_500_until_it_is_cleared(
     server: QdrantTestServer, client: QdrantClient, there: str
 ) -> None:

@@ -133,10 +133,19 @@ def _kinds(condition: Json) -> tuple[str, ...]:
 
 
 def check_rate(found: Collection, kind: str, cost: int) -> None:
-    """`read_rate_limit` and `write_rate_limit`: operations a minute, refilled steadily."""
+    """`read_rate_limit` and `write_rate_limit`: operations a minute, refilled steadily.
+
+    What costs more than a minute gives is refused without Retry-After (`RateLimitError::AlwaysOverBudget`).
+    """
     per_minute = _config(found).get(f"{kind}_rate_limit")
     if per_minute is None:
         return
+    if cost > per_minute:
+        raise QdrantError(
+            "rate_limit",
+            f"{kind.capitalize()} rate limit exceeded, request larger than rate limiter capacity, "
+            "please try to split your request",
+        )
     key, now = (str(found.folder), kind), time.monotonic()
     left, then = _BUCKETS.get(key, (float(per_minute), now))
     left = min(float(per_minute), left + (now - then) * per_minute / 60)

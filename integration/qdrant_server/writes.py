@@ -71,7 +71,9 @@ class Writes:
         if where is None:
             _not_empty(ids)
         strict_mode.check_filter(found, where, update=True)
-        strict_mode.check_rate(found, "write", 1)
+        strict_mode.check_rate(
+            found, "write", max(1, len(ids or ()))
+        )  # of a filter: an estimate of its points
         if "payload" in extra:
             check_payload(extra["payload"])
         paths = found.for_write(request.get("shard_key"), by_id=where is None)

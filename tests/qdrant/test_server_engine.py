@@ -91,9 +91,9 @@ def test_requests_and_pages_keep_to_strict_mode(monkeypatch: pytest.MonkeyPatch)
     strict = {"enabled": True, "upsert_max_batchsize": 7, "max_query_limit": 5, "max_timeout": 3}
     params = {"vectors": {"size": 4, "distance": "Dot"}}
     state = {"status": "green", "config": {"params": params, "strict_mode_config": strict}}
-    assert tuple(engine_told(Told(state), monkeypatch)._caps("c")) == (7, 5, 3)
+    assert tuple(engine_told(Told(state), monkeypatch)._caps("c")) == (7, 5, 3, 2000)
     strict["enabled"] = False
-    assert tuple(engine_told(Told(state), monkeypatch)._caps("d")) == (2000, None, 60)
+    assert tuple(engine_told(Told(state), monkeypatch)._caps("d")) == (2000, None, 60, 2000)
 
 
 def test_what_strict_mode_forbids_is_not_told_as_a_wrong_key() -> None:
@@ -128,7 +128,27 @@ def test_a_request_has_no_more_points_than_strict_mode_allows_in_a_minute(
     ):
         params = {"vectors": {"size": 4, "distance": "Dot"}}
         told = Told({"status": "green", "config": {"params": params, "strict_mode_config": strict}})
-        assert engine_told(told, monkeypatch)._caps("c").upsert == most
+        assert engine_told(told, monkeypatch)._caps("c").write == most
+
+
+def test_ids_that_are_deleted_or_looked_for_are_as_many_as_strict_mode_takes_in_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    strict = {"enabled": True, "write_rate_limit": 300, "read_rate_limit": 400}
+    params = {"vectors": {"size": 4, "distance": "Dot"}}
+
+    class Empty(Told):
+        def rest(self, method: str, path: str, op: str, body: Any = None, *, none_for: int = 0) -> Any:
+            answer = super().rest(method, path, op, body, none_for=none_for)
+            return [] if path.endswith("/points") else answer
+
+    told = Empty({"status": "green", "config": {"params": params, "strict_mode_config": strict}})
+    engine = engine_told(told, monkeypatch)
+    engine.delete("c", range(700))
+    engine.present("c", range(700))
+    engine.retrieve("c", range(700))
+    assert [len(body["points"]) for _, path, body in told.asked if "/delete" in path] == [300, 300, 100]
+    assert [len(body["ids"]) for _, path, body in told.asked if path.endswith("/points")] == [400, 300] * 2
 
 
 def test_a_host_that_the_client_cannot_read_is_told_in_a_line() -> None:

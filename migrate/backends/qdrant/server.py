@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -46,11 +47,12 @@ class _Request(NamedTuple):
 
 
 class _Caps(NamedTuple):
-    """What a collection's strict mode allows: points in an upsert, points in a page, seconds."""
+    """What a collection's strict mode allows: points in a write, points in a page, seconds, ids to be looked for."""
 
-    upsert: int
+    write: int
     page: int | None
     timeout_s: int
+    ids: int
 
 
 class ServerEngine:
@@ -244,7 +246,7 @@ class ServerEngine:
     def send(self, name: str, packed: bytes) -> None:
         """See `Engine.send`. Requests are cut by bytes, by count, and where the shard key changes."""
         view, at, insert_only, over_grpc = memoryview(packed), 2, packed[0] == 1, packed[1] == 1
-        most = min(REQUEST_POINTS, self._caps(name).upsert)
+        most = min(REQUEST_POINTS, self._caps(name).write)
         held: list[memoryview | bytes] = []
         size, shard = 0, b""
 
@@ -292,12 +294,14 @@ class ServerEngine:
         if name not in self._caps_of:
             info = self.info(name)
             strict = info.strict if info is not None else {}
-            # Points a minute: more of them in one request would never be taken.
-            rate = strict.get("write_rate_limit") or REQUEST_POINTS
+            # Points a minute: more of them in one request are never taken, also to be deleted or looked for
+            # (`RateLimitError::AlwaysOverBudget`, a 429 without Retry-After; an id costs as much as a point).
+            write_rate = strict.get("write_rate_limit") or REQUEST_POINTS
             self._caps_of[name] = _Caps(
-                min(strict.get("upsert_max_batchsize") or REQUEST_POINTS, rate),
+                min(strict.get("upsert_max_batchsize") or REQUEST_POINTS, write_rate),
                 strict.get("max_query_limit"),
                 min(TIMEOUT_S, strict.get("max_timeout") or TIMEOUT_S),
+                min(REQUEST_POINTS, strict.get("read_rate_limit") or REQUEST_POINTS),
             )
         return self._caps_of[name]
 
@@ -337,7 +341,8 @@ class ServerEngine:
         points, where rows without a key are equal.
         """
         if ids:
-            patiently(lambda: self._delete(name, ids, shard), self._closed)
+            for part in _parts(ids, self._caps(name).write):
+                patiently(partial(self._delete, name, part, shard), self._closed)
 
     def _delete(self, name: str, ids: Sequence[PointId], shard: ShardKey | None) -> None:
         body: Json = {"points": list(ids), **({} if shard is None else {"shard_key": shard})}
@@ -428,23 +433,36 @@ class ServerEngine:
     ) -> list[Point]:
         """See `Engine.retrieve`."""
         wanted = vectors if isinstance(vectors, bool) else list(vectors)
-        body = {"ids": list(ids), "with_payload": payload, "with_vector": wanted}
-        return [
-            rest.unpack_point(p) for p in self._rest("POST", rest.path(name, "/points"), "read points", body)
-        ]
+        asked = {"with_payload": payload, "with_vector": wanted}
+        return [rest.unpack_point(p) for p in self._points(name, ids, "read points", asked)]
 
     def present(self, name: str, ids: Sequence[PointId], shard: ShardKey | None = None) -> set[PointId]:
         """See `Engine.present`."""
-        body: Json = {"ids": list(ids), "with_payload": False, "with_vector": False}
+        asked: Json = {"with_payload": False, "with_vector": False}
         if shard is not None:
-            body["shard_key"] = shard
-        found = self._rest("POST", rest.path(name, "/points"), "look for points", body)
-        return {p["id"] for p in found}
+            asked["shard_key"] = shard
+        return {p["id"] for p in self._points(name, ids, "look for points", asked)}
+
+    def _points(self, name: str, ids: Sequence[PointId], op: str, asked: Json) -> list[Json]:
+        """Return the records of some ids, as REST tells them."""
+        found: list[Json] = []
+        for part in _parts(ids, self._caps(name).ids):
+            body = {"ids": list(part), **asked}
+            found += patiently(
+                partial(self._rest, "POST", rest.path(name, "/points"), op, body), self._closed
+            )
+        return found
 
     def count(self, name: str) -> int:
         """See `Engine.count`."""
         found = self._rest("POST", rest.path(name, "/points/count"), "count points", {"exact": True})
         return int(found["count"])
+
+
+def _parts(ids: Sequence[PointId], most: int) -> Iterator[Sequence[PointId]]:
+    """Yield ids in parts of no more than `most`."""
+    for at in range(0, len(ids), most):
+        yield ids[at : at + most]
 
 
 def _vectors_wanted(vectors: bool | Sequence[str]) -> Any:
