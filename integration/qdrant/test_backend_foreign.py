@@ -17,8 +17,11 @@ from integration.qdrant.backend_kit import (
     impatient,  # noqa: F401 - a fixture
 )
 from integration.qdrant_server import QdrantTestServer
+from integration.support import comparing
+from integration.support.comparing import same
 from migrate import api
 from migrate.config import QdrantSettings
+from migrate.errors import MisfitError
 from migrate.reach import opened_source
 from migrate.schema import Kind
 
@@ -285,6 +288,28 @@ def test_a_foreign_collection_is_told_as_a_table(server: QdrantTestServer, clien
         ]
         assert source.count(table) == 3
         assert any(n.name == "told_c_live" for n in source.not_carried())
+
+
+def test_rows_whose_key_is_no_id_of_a_point_are_misfits(
+    server: QdrantTestServer, client: QdrantClient, tmp_path: Path
+) -> None:
+    client.create_collection(
+        "ids_c", vectors_config=models.VectorParams(size=1, distance=models.Distance.DOT)
+    )
+    client.upsert("ids_c", [PointStruct(id=3, vector=[1], payload={}), PointStruct(id=UUID, vector=[2])])
+    local = tmp_path / "local.sqlite"
+    assert api.migrate(at(server, "ids_"), local).verified
+    with closing(sqlite3.connect(local)) as db:
+        for odd in ("note-1", "03", "٣", UUID.upper(), "x" * 36, str(2**64)):
+            db.execute("INSERT INTO c SELECT ?, payload, vector FROM c WHERE id = '3'", (odd,))
+        db.commit()
+    with pytest.raises(MisfitError, match="6 cells do not fit"):
+        api.migrate(local, address(server, tmp_path))
+    end = address(server, tmp_path)
+    assert api.migrate(local, end, on_misfit="quarantine").verified
+    assert {p.id for p in client.scroll(f"{end.prefix}c")[0]} == {3, UUID}
+    assert api.migrate(end, tmp_path / "back.sqlite").verified
+    same(comparing.sqlite_rows(tmp_path / "back.sqlite"), comparing.sqlite_rows(local))
 
 
 def test_aliases_are_made_again_on_another_server(

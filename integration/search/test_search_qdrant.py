@@ -194,6 +194,26 @@ def _collection(
     return (settings.__class__(url=settings.url, grpc_port=settings.grpc_port, prefix=settings.prefix)), name
 
 
+def test_what_is_no_id_of_a_point_is_found_nowhere(server: QdrantTestServer, client: QdrantClient) -> None:
+    client.create_collection("odd_c", models.VectorParams(size=1, distance=models.Distance.DOT))
+    client.create_collection("whole_c", models.VectorParams(size=1, distance=models.Distance.DOT))
+    uuid = "550e8400-e29b-41d4-a716-446655440000"
+    points = [models.PointStruct(id=i, vector=[1], payload={}) for i in (3, uuid)]
+    client.upsert("odd_c", points)
+    client.upsert("whole_c", points[:1])
+    for name, given, keys in (
+        ("odd", ["3", uuid], [("3",), (uuid,)]),
+        ("odd", ["03", "٣", uuid.upper(), "x" * 36, str(2**64), 3], []),
+        ("whole", [3.0, 2**64, 1e300, -1, 0.5, "3"], [(3,)]),
+    ):
+        there = QdrantSettings(url=server.url, grpc_port=server.grpc_port, prefix=f"{name}_")
+        found = migrate.search(there, vector=[1], where={"id": {"in": given}}, table="c")
+        assert sorted(h.key for h in found.hits) == keys
+        for one in given if not keys else ():
+            with pytest.raises(ConfigError, match="no row"):
+                migrate.search(there, like=one, table="c")
+
+
 @pytest.mark.parametrize("distance", ["EUCLID", "MANHATTAN", "DOT"])
 def test_any_collection_is_searched_by_its_own_metric(
     server: QdrantTestServer, client: QdrantClient, tmp_path: Path, distance: str

@@ -12,7 +12,7 @@ from migrate.backends.base import Options
 from migrate.backends.qdrant import payload
 from migrate.backends.qdrant.engine import Limits
 from migrate.backends.qdrant.names import MARKS
-from migrate.backends.qdrant.shape import Shape, VectorColumn
+from migrate.backends.qdrant.shape import Shape, VectorColumn, given_id
 from migrate.fit import Fit, Found, Never, Rule, Vectors
 from migrate.fit_packed import Packed
 from migrate.schema import Column, Kind, Table
@@ -57,6 +57,23 @@ class Payload:
         if levels > self.limits.depth or (self.limits.weight is not None and weight > self.limits.weight):
             return f"JSON nested {levels} levels deep, too deep for a payload"
         return None
+
+    def nearest(self, cell: Any) -> Any:
+        """See `Rule.nearest`."""
+        return cell
+
+
+@dataclass(frozen=True, slots=True)
+class PointIds:
+    """Ids as a foreign collection tells them (`shape.given_id`). type: of the column's cells."""
+
+    type: type
+
+    def check(self, cells: Sequence[Any]) -> Iterator[Found]:
+        """See `Rule.check`."""
+        for i, cell in enumerate(cells):
+            if cell is not None and (type(cell) is not self.type or given_id(cell) is None):
+                yield Found(i, None, "no id of a point, which is an integer from 0 on or a lower-case UUID")
 
     def nearest(self, cell: Any) -> Any:
         """See `Rule.nearest`."""
@@ -115,6 +132,9 @@ def fit(table: Table, options: Options, limits: Limits, *, sharded: bool = True)
         elif column.name == MARKS and not shape.foreign:
             rules.append(Never(f"the payload key {MARKS!r} is reserved"))
             types.append((column.name, "-"))
+        elif shape.foreign and column.name == "id":
+            rules.append(PointIds(int if column.kind is Kind.INTEGER else str))
+            types.append((column.name, "point id"))
         else:
             whole = shape.foreign and column.name == "payload"
             rules.append(Payload(limits, json=column.kind is Kind.JSON, whole=whole))

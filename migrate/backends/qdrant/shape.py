@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ DISTANCES = {
     Metric.EUCLID: "Euclid",
     Metric.MANHATTAN: "Manhattan",
 }
+_DIGITS = re.compile(r"0|[1-9][0-9]{0,19}")
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DATATYPES = {Kind.VECTOR: "float32", Kind.HALF: "float16", Kind.U8: "uint8", Kind.MULTI: "float32"}
 
 
@@ -126,7 +129,8 @@ class Shape:
     def key_id(self, key: Sequence[Any]) -> PointId:
         """Return the id of a point for a key, cells in `table.key` order."""
         if self.foreign:
-            return _given_id(key[0])
+            found = given_id(key[0])
+            return str(key[0]) if found is None else found
         return values.point_id([self._kinds[i] for i in self._key], key)
 
     def key_shard(self, key: Sequence[Any]) -> ShardKey | None:
@@ -220,10 +224,17 @@ class Shape:
         return not self.foreign or "payload" in wanted.column_names
 
 
-def _given_id(cell: Any) -> PointId:
-    if isinstance(cell, str) and cell.isdecimal():
-        return int(cell)
-    return cell if isinstance(cell, int) else str(cell)
+def given_id(cell: Any) -> PointId | None:
+    """Return the id that a cell of a foreign table's `id` spells; None where it spells none.
+
+    A number has one spelling and a UUID too, as Qdrant gives it back: of `3` and `03` only one can be a row's key.
+    """
+    if isinstance(cell, int):
+        return cell if 0 <= cell < 2**64 else None
+    text = str(cell)
+    if _DIGITS.fullmatch(text):
+        return int(text) if int(text) < 2**64 else None
+    return text if _UUID.fullmatch(text) else None
 
 
 def _object(cell: Any) -> Json:

@@ -11,7 +11,7 @@ import numpy as np
 
 from migrate.backends.qdrant.engine import Engine, Info, Json, Point
 from migrate.backends.qdrant.hybrid import VECTOR as BM25
-from migrate.backends.qdrant.shape import Shape, VectorColumn
+from migrate.backends.qdrant.shape import Shape, VectorColumn, given_id
 from migrate.backends.qdrant.source import QdrantSource
 from migrate.config import QdrantSettings
 from migrate.errors import ConfigError
@@ -347,6 +347,8 @@ class QdrantSearch:
     def vector_of(self, searched: Searched, key: Key) -> Vector | Sparse | None:
         """See `Searchable.vector_of`."""
         spot = self._spot(searched)
+        if spot.shape.foreign and given_id(key[0]) is None:
+            raise KeyError(key)
         point_id = spot.shape.key_id(key) if searched.table.key else key[0]
         compared = spot.vector or spot.sparse
         names = [compared.name] if compared is not None else []

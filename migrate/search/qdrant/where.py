@@ -22,6 +22,7 @@ from typing import Any
 from migrate.backends.qdrant.engine import Json
 from migrate.backends.qdrant.names import MARKS, field_path
 from migrate.backends.qdrant.payload import DRIFT, INT64
+from migrate.backends.qdrant.shape import given_id
 from migrate.errors import ConfigError
 from migrate.schema import Column, Kind, Table
 from migrate.search.filters import All, Between, Equals, Filter, Not, Scalar, Some
@@ -103,9 +104,11 @@ class _Translation:
         if isinstance(node, Between):
             return self._unsure
         whole = self.table.column("id").kind is Kind.INTEGER
-        texts = [v for v in node.values if isinstance(v, str) and not whole]
-        ids: list[Any] = [int(t) if t.isdecimal() else t for t in texts if t.isdecimal() or len(t) == 36]
-        ids += [int(v) for v in _numbers(node.values) if whole and v == int(v) and v >= 0]
+        given: list[Any] = [int(v) for v in _numbers(node.values) if v == int(v)] if whole else []
+        given += [v for v in node.values if isinstance(v, str) and not whole]
+        ids = [
+            i for v in given if (i := given_id(v)) is not None
+        ]  # the server refuses a filter with any other
         return {"must": [{"has_id": ids}]} if ids else FALSE
 
     # --- equality -------------------------------------------------------------
