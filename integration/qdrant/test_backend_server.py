@@ -69,6 +69,25 @@ def test_all_kinds_of_cells_come_back(rest: bool, server: QdrantTestServer, tmp_
             check(ServerPlace(server, tmp_path, rest=rest), patch)
 
 
+@pytest.mark.parametrize("rest", [False, True], ids=["grpc", "rest"])
+def test_a_vector_may_be_called_size(rest: bool, server: QdrantTestServer, tmp_path: Path) -> None:
+    ddl, rows = (
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, size BLOB)",
+        [(i, stores.vector(1, i)) for i in range(9)],
+    )
+    source, there = stores.filled(tmp_path / "a.sqlite", ddl, rows), address(server, tmp_path, rest=rest)
+    assert api.migrate(source, there, vectors=["t.size"]).verified
+    assert api.migrate(there, tmp_path / "b.sqlite").verified
+    same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))
+    foreign = QdrantSettings(url=there.url, grpc_port=there.grpc_port, prefix=f"{there.prefix}theirs_")
+    client = QdrantClient(url=there.url, check_compatibility=False)
+    named = {"size": models.VectorParams(size=2, distance=models.Distance.DOT)}
+    client.create_collection(f"{foreign.prefix}c", vectors_config=named)
+    client.upsert(f"{foreign.prefix}c", [models.PointStruct(id=1, vector={"size": [1, 2]}, payload={})])
+    assert api.migrate(foreign, address(server, tmp_path, rest=rest)).total_rows == 1
+    client.close()
+
+
 def test_deep_json_goes_to_the_sidecar_before_protobuf_stops(
     server: QdrantTestServer, tmp_path: Path
 ) -> None:

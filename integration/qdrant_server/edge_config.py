@@ -6,6 +6,8 @@ from typing import Any
 
 import qdrant_edge as edge
 
+from integration.qdrant_server.settings import is_unnamed
+
 Json = dict[str, Any]
 
 # Never filled and never shown: it stands in where a collection has no vector at all.
@@ -61,7 +63,7 @@ _TOKENIZERS = {
 def vectors_of(params: Json) -> dict[str, Json]:
     """The dense vectors of a collection by name; the unnamed one is `""`."""
     vectors = params.get("vectors") or {}
-    return {"": vectors} if "size" in vectors else vectors
+    return {"": vectors} if is_unnamed(vectors) else vectors
 
 
 def hnsw(settings: Json | None) -> Any:

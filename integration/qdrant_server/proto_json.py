@@ -16,6 +16,7 @@ from qdrant_client import grpc
 
 from integration.qdrant_server import ids
 from integration.qdrant_server.errors import QdrantError
+from integration.qdrant_server.settings import is_unnamed
 
 Json = dict[str, Any]
 
@@ -258,7 +259,7 @@ def _number(field: Any, given: str) -> int:
 
 
 def _fill_vectors(message: Any, given: Json) -> None:
-    if "size" in given:
+    if is_unnamed(given):
         fill(message.params, given)
         return
     message.params_map.SetInParent()

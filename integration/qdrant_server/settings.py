@@ -87,7 +87,7 @@ def created(body: Json) -> Json:
     """The whole settings of a new collection. Raises `QdrantError` for what the server refuses."""
     check_ranges(body)
     vectors = body.get("vectors") or {}
-    dense = {"": vectors} if "size" in vectors else vectors
+    dense = {"": vectors} if is_unnamed(vectors) else vectors
     sparse = body.get("sparse_vectors") or {}
     for name, one in dense.items():
         where = f"vectors.{name}.size" if name else "vectors.size"
@@ -96,7 +96,7 @@ def created(body: Json) -> Json:
             raise QdrantError("bad_input", f"Dense and sparse vectors have the same name: {name}")
     cleaned: Any = {name: _clean_vector(one) for name, one in dense.items()}
     params: Json = {
-        "vectors": cleaned[""] if "size" in vectors else cleaned,
+        "vectors": cleaned[""] if is_unnamed(vectors) else cleaned,
         "shard_number": body.get("shard_number") or 1,
         "replication_factor": body.get("replication_factor") or 1,
         "write_consistency_factor": body.get("write_consistency_factor") or 1,
@@ -157,7 +157,7 @@ def patched(settings: Json, body: Json) -> Json:
 
 
 def _patched_vectors(vectors: Json, diffs: Json) -> Json:
-    unnamed = "size" in vectors
+    unnamed = is_unnamed(vectors)
     named = {"": vectors} if unnamed else dict(vectors)
     for name, diff in diffs.items():
         if name not in named:
@@ -177,10 +177,15 @@ def _patched_vectors(vectors: Json, diffs: Json) -> Json:
     return named[""] if unnamed else named
 
 
+def is_unnamed(vectors: Json) -> bool:
+    """Whether `vectors` are the parameters of one without a name; a vector may be called `size`, too."""
+    return isinstance(vectors.get("size"), int)
+
+
 def dense_vectors(settings: Json) -> dict[str, Json]:
     """Dense vectors by name; the unnamed one is `""`."""
     vectors = settings["params"]["vectors"]
-    return {"": vectors} if "size" in vectors else vectors
+    return {"": vectors} if is_unnamed(vectors) else vectors
 
 
 def sparse_vectors(settings: Json) -> dict[str, Json]:

@@ -173,6 +173,18 @@ def test_misfits_fail_the_run_or_are_quarantined_and_come_back(name: str, tmp_pa
     same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))
 
 
+def test_a_vector_may_be_called_size(tmp_path: Path) -> None:
+    source = stores.filled(
+        tmp_path / "a.sqlite",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, size BLOB)",
+        [(i, stores.vector(1, i, 3)) for i in range(20)],
+    )
+    assert api.migrate(source, there(tmp_path, on_disk=True), vectors=["t.size"]).verified
+    assert api.migrate(there(tmp_path), tmp_path / "b.sqlite").verified
+    same(comparing.sqlite_rows(tmp_path / "b.sqlite"), comparing.sqlite_rows(source))
+    assert migrate.search(there(tmp_path), vector=[1, 9, 3], k=1).hits[0].key == (9,)
+
+
 def test_keys_of_every_kind_name_points(tmp_path: Path) -> None:
     keys = [
         0,

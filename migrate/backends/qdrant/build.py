@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from migrate.backends.base import Phase, Step
-from migrate.backends.qdrant.engine import Engine, Info, Json
+from migrate.backends.qdrant.engine import Engine, Info, Json, dense_vectors
 from migrate.backends.qdrant.hybrid import SETTINGS, Bm25
 from migrate.backends.qdrant.names import field_path
 from migrate.backends.qdrant.shape import DIALECT, Shape, native
@@ -63,12 +62,8 @@ def collection_settings(shape: Shape, chosen: QdrantSettings, bm25: Bm25 | None)
         settings["quantization_config"] = _QUANTIZATION[chosen.quantization]
     if chosen.on_disk:
         settings["on_disk_payload"] = True
-        dense = settings["vectors"]
-        settings["vectors"] = (
-            {**dense, "on_disk": True}
-            if "size" in dense
-            else {name: {**one, "on_disk": True} for name, one in dense.items()}
-        )
+        dense = {name: {**one, "on_disk": True} for name, one in dense_vectors(settings["vectors"]).items()}
+        settings["vectors"] = dense[""] if list(dense) == [""] else dense
     if chosen.shards is not None:
         settings["shard_number"] = chosen.shards
     if chosen.replication is not None:
@@ -200,8 +195,7 @@ def _index(engine: Engine, name: str, settings: Json, progress: Callable[[int, i
 
 def check_takes(shape: Shape, name: str, info: Info) -> None:
     """Refuse an existing collection whose vectors cannot take ours (--into-existing)."""
-    given: Any = info.settings["params"].get("vectors") or {}
-    here: Json = {"": given} if "size" in given else dict(given)
+    here: Json = dense_vectors(info.settings["params"].get("vectors"))
     here.update(info.settings["params"].get("sparse_vectors") or {})
     if not shape.table.key:
         raise SchemaError(

@@ -110,7 +110,7 @@ def _sparse(given: Json) -> Any:
 def config(settings: Json) -> Any:
     """Return an `EdgeConfig`. The write-ahead log stays on: without it `kill -9` loses every row."""
     given = settings.get("vectors") or {}
-    dense = {"": given} if "size" in given else given
+    dense = {"": given} if isinstance(given.get("size"), int) else given  # `size` may be a vector's name
     vectors = {name: _dense(one) for name, one in dense.items()}
     sparse = {name: _sparse(one or {}) for name, one in (settings.get("sparse_vectors") or {}).items()}
     if not vectors and not sparse:

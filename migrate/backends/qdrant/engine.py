@@ -48,6 +48,15 @@ class Scored(NamedTuple):
     score: float
 
 
+def dense_vectors(given: Json | None) -> dict[str, Json]:
+    """Return the parameters of dense vectors by name, of what REST calls `vectors`: the unnamed one is `""`.
+
+    One by itself has a number as its size; `size` may be a vector's name, too.
+    """
+    found = given or {}
+    return {"": found} if isinstance(found.get("size"), int) else dict(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Info:
     """A collection as it stands.
@@ -70,8 +79,7 @@ class Info:
     @property
     def dense(self) -> int:
         """Return how many dense vectors a point may have."""
-        given = self.settings["params"].get("vectors") or {}
-        return 1 if "size" in given else len(given)
+        return len(dense_vectors(self.settings["params"].get("vectors")))
 
     @property
     def strict(self) -> Json:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from migrate.backends.qdrant.engine import Engine, Info, Json
+from migrate.backends.qdrant.engine import Engine, Info, Json, dense_vectors
 from migrate.backends.qdrant.shape import DIALECT
 from migrate.errors import BackendError
 from migrate.schema import Column, Kind, Metric, Table
@@ -45,8 +45,7 @@ def describe(engine: Engine, collection: str, name: str, info: Info, aliases: di
     if custom:
         columns.append(Column("shard_key", Kind.JSON, nullable=False))
     columns.append(Column("payload", Kind.JSON, nullable=False))
-    given = params.get("vectors") or {}
-    dense = {"": given} if "size" in given else given
+    dense = dense_vectors(params.get("vectors"))
     taken = {c.name for c in columns}
     for vector, one in dense.items():
         columns.append(_column(_free(vector or "vector", taken), vector, one))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from migrate.backends.qdrant.engine import Info
+from migrate.backends.qdrant.engine import Info, dense_vectors
 from migrate.schema import Metric
 from migrate.search.base import Health
 
@@ -12,8 +12,7 @@ _PART = 0.5  # of the points: segments below the threshold are not indexed, and 
 
 def health_of(info: Info, vector: str, wanted: Metric) -> Health:
     """Return what stands ready for one vector of a collection."""
-    params = info.settings["params"].get("vectors") or {}
-    here = params if "size" in params else params.get(vector) or {}
+    here = dense_vectors(info.settings["params"].get("vectors")).get(vector) or {}
     distance, problems = str(here.get("distance") or ""), []
     metric = next((m for m in Metric if m.value == distance.lower()), None)
     if metric is not wanted:
