@@ -114,6 +114,8 @@ def test_storms_and_lost_answers_are_outlasted(
     server.add_fault(Fault("error", path=WRITES, status=429, times=4, retry_after="0.05"))
     server.add_fault(Fault("error", path=WRITES, status=503, times=2))
     server.add_fault(Fault("reset", path=WRITES, times=2, after=True, skip=2))
+    moving = "Pre-condition failure: No target shard 1 found for update"
+    server.add_fault(Fault("error", path=WRITES, status=500, message=moving, grpc_code="FAILED_PRECONDITION"))
     server.add_fault(Fault("error", path=r"/scroll|/Scroll", status=429, times=2, retry_after="0.05"))
     report = api.migrate(source, there, batch_size=60)
     assert report.verified

@@ -25,6 +25,8 @@ KINDS = {
     "not_found": Kind(404, "NOT_FOUND", "Not found: "),
     "service": Kind(500, "INTERNAL", "Service internal error: "),
     "forbidden": Kind(403, "PERMISSION_DENIED", "Forbidden: "),
+    "locked": Kind(403, "FAILED_PRECONDITION", "Storage locked: "),
+    "precondition": Kind(500, "FAILED_PRECONDITION", "Pre-condition failure: "),
     "timeout": Kind(408, "DEADLINE_EXCEEDED", "Timeout: "),
     "rate_limit": Kind(429, "RESOURCE_EXHAUSTED", "Rate limiting exceeded: "),
     "inference": Kind(400, "INVALID_ARGUMENT", ""),

@@ -104,6 +104,14 @@ def test_what_strict_mode_forbids_is_not_told_as_a_wrong_key() -> None:
     )
 
 
+def test_a_locked_storage_is_not_told_as_a_wrong_key_and_not_tried_again() -> None:
+    text = "Storage locked: Write operations are forbidden"
+    for status in (403, 500):  # REST, and FAILED_PRECONDITION of gRPC
+        found = of_status("upsert points", status, text, None)
+        assert type(found) is BackendError
+        assert "lift its lock" in str(found.hint)
+
+
 def test_names_that_no_path_can_say_have_no_payload_index() -> None:
     names = ("plain", "two words", "a.b", 'od"d', "back\\slash", "")
     assert [field_path(n) for n in names] == ["plain", '"two words"', '"a.b"', None, None, None]

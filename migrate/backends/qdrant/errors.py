@@ -25,6 +25,7 @@ from migrate.errors import (
 
 _RETRIED = {408, 429, 500, 502, 503, 504}
 _FULL = ("no space left", "disk is full", "out of disk", "not enough disk", "insufficient storage")
+# The server's own table: `impl From<StorageError> for Status` beside `HttpError::status_code`.
 _CODES = {
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 408,
@@ -38,6 +39,7 @@ _CODES = {
     "NOT_FOUND": 404,
     "ALREADY_EXISTS": 409,
     "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 500,  # a replica that is not there yet; over REST it is a 500
 }
 
 
@@ -46,6 +48,12 @@ def of_status(op: str, status: int, text: str, asked: float | None, **where: Any
     text = mask(text.strip().splitlines()[0] if text.strip() else f"status {status}")
     message = f"Qdrant could not {op}: {text}"
     low = text.lower()
+    if low.startswith("storage locked"):  # 403, over gRPC FAILED_PRECONDITION
+        return BackendError(
+            message,
+            hint="the server takes no writes now: lift its lock and run the same command again",
+            **where,
+        )
     if status in (401, 403) and "help:" not in low:  # strict mode forbids too, and says what to do
         return ConfigError(
             f"Qdrant refused the API key: {text}", hint="set QDRANT_API_KEY, to a key that may write", **where
