@@ -37,6 +37,7 @@ def quiet(request: pytest.FixtureRequest) -> Iterator[None]:
         running: QdrantTestServer = request.getfixturevalue("server")
         running.clear_faults()
         running.set_optimizer_delay(0)
+        running.set_deferred(0)
         running.set_max_request_bytes(32 * 1024 * 1024)
         running.set_version(VERSION)
         running.set_distributed(True)

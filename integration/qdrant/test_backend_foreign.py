@@ -19,8 +19,10 @@ from integration.qdrant.backend_kit import (
 from integration.qdrant_server import QdrantTestServer
 from integration.support import comparing
 from integration.support.comparing import same
-from migrate import api
+from migrate import api, retry
+from migrate.backends import pacing
 from migrate.config import QdrantSettings
+from migrate.errors import MisfitError, TransientError
 from migrate.errors import MisfitError
 from migrate.reach import opened_source
 from migrate.schema import Kind
@@ -288,6 +290,36 @@ def test_a_foreign_collection_is_told_as_a_table(server: QdrantTestServer, clien
         ]
         assert source.count(table) == 3
         assert any(n.name == "told_c_live" for n in source.not_carried())
+
+
+def test_a_collection_that_may_never_be_optimized_is_not_waited_for(
+    server: QdrantTestServer, client: QdrantClient, tmp_path: Path
+) -> None:
+    never = models.OptimizersConfigDiff(max_optimization_threads=0, indexing_threshold=1)
+    params = models.VectorParams(size=64, distance=models.Distance.DOT)
+    client.create_collection("never_c", vectors_config=params, optimizers_config=never)
+    client.upsert("never_c", [PointStruct(id=n, vector=[n] * 64, payload={}) for n in range(50)])
+    assert client.get_collection("never_c").status == models.CollectionStatus.GREY
+    end = address(server, tmp_path)
+    assert api.migrate(at(server, "never_"), end).verified
+    assert client.get_collection(f"{end.prefix}c").config.optimizer_config.max_optimization_threads == 0
+
+
+def test_a_collection_that_hides_points_is_not_read_until_it_shows_them(
+    server: QdrantTestServer, client: QdrantClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "PATIENCE_S", 0.3)
+    defaults = {**(retry.call.__kwdefaults__ or {}), "patience_s": 0.3}
+    monkeypatch.setattr(retry.call, "__kwdefaults__", defaults)
+    hides = models.OptimizersConfigDiff(prevent_unoptimized=True)
+    params = models.VectorParams(size=1, distance=models.Distance.DOT)
+    client.create_collection("hides_c", vectors_config=params, optimizers_config=hides)
+    client.upsert("hides_c", [PointStruct(id=1, vector=[1], payload={})])
+    server.set_deferred(1_234)
+    with pytest.raises(TransientError, match="hides 1,234 points"):
+        api.migrate(at(server, "hides_"), tmp_path / "a.sqlite")
+    server.set_deferred(0)
+    assert api.migrate(at(server, "hides_"), tmp_path / "a.sqlite").verified
 
 
 def test_rows_whose_key_is_no_id_of_a_point_are_misfits(

@@ -22,11 +22,13 @@ ShardKey = int | str
 class Optimizer:
     """Switches for tests, shared by all collections of a server.
 
-    delay_s: how long an optimization lasts at least, so that a test can see `yellow`.
+    delay_s:  how long an optimization lasts at least, so that a test can see `yellow`.
+    deferred: how many points a collection with `prevent_unoptimized` says it hides.
     """
 
     def __init__(self) -> None:
         self.delay_s = 0.0
+        self.deferred = 0
 
 
 class Collection:
@@ -204,6 +206,10 @@ class Collection:
         largest: int = max((one["size"] for one in dense.values()), default=0)
         return int(missing) * 4 * largest
 
+    def _without_threads(self) -> bool:
+        """Whether nothing may ever be optimized: `grey` for as long as there would be something to do."""
+        return bool(self.settings["optimizer_config"].get("max_optimization_threads") == 0)
+
     def optimize(self, *, reload: bool = False) -> None:
         """Run the engine's optimizer in the background; `yellow` until it is done."""
         if self._running is None:
@@ -222,7 +228,7 @@ class Collection:
                 for shard in [] if self.dropped else list(self.shards):
                     if reload:
                         self._engine.call("reload", self._path(shard), self.settings)
-                    if self._threshold() > 0:
+                    if self._threshold() > 0 and not self._without_threads():
                         self._engine.call("optimize", self._path(shard))
                 self._error = None
             except QdrantError as exc:
@@ -234,7 +240,8 @@ class Collection:
                 if self._again and not self.dropped:
                     self._again, reload = False, True
                     continue
-                self._unindexed = 0 if self._threshold() > 0 else self._unindexed
+                if self._threshold() > 0 and not self._without_threads():
+                    self._unindexed = 0
                 self._running = None
                 return
 
@@ -259,7 +266,8 @@ class Collection:
             return "red"
         if self._running is not None:
             return "yellow"
-        return "grey" if self._grey else "green"
+        idle = self._without_threads() and self._over_threshold()
+        return "grey" if self._grey or idle else "green"
 
     def info(self) -> Json:
         """`CollectionInfo`. While the engine optimizes, the counts are the last known ones."""
@@ -282,8 +290,12 @@ class Collection:
             "segments_count": counts["segments_count"],
             "config": self.settings,
             "payload_schema": schema,
-            "update_queue": {"length": 0},
+            "update_queue": {"length": 0, **self._deferred()},
         }
+
+    def _deferred(self) -> Json:
+        hides = self.settings["optimizer_config"].get("prevent_unoptimized")
+        return {"deferred_points": self._optimizer.deferred} if hides else {}
 
     def drop(self) -> None:
         """Close the shards and remove the folder."""

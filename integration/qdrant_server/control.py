@@ -39,6 +39,8 @@ def _run(app: App, method: str, name: str, raw: bytes) -> Any:
         given = orjson.loads(raw)
         if "optimizer_delay_s" in given:
             app.store.optimizer.delay_s = float(given["optimizer_delay_s"])
+        if "deferred" in given:
+            app.store.optimizer.deferred = int(given["deferred"])
         if "max_request_bytes" in given:
             app.max_request_bytes = int(given["max_request_bytes"])
         if "version" in given:

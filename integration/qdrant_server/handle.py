@@ -132,6 +132,10 @@ class QdrantTestServer:
         """How long an optimization keeps a collection yellow at least."""
         self._control("POST", "settings", {"optimizer_delay_s": seconds})
 
+    def set_deferred(self, points: int) -> None:
+        """How many points collections with `prevent_unoptimized` say they hide; none at first."""
+        self._control("POST", "settings", {"deferred": points})
+
     def set_max_request_bytes(self, size: int) -> None:
         """The largest REST body; 32 MiB at first."""
         self._control("POST", "settings", {"max_request_bytes": size})

@@ -66,6 +66,7 @@ class Info:
     metadata: the collection's own, ours under `memlift`.
     status:   "green": nothing waits to be optimized; "yellow": being optimized; "grey": waits for an
               update to be optimized; "red": an error.
+    hidden:   points that no read tells until they are optimized (`prevent_unoptimized`, since 1.17.1).
     """
 
     settings: Json
@@ -75,6 +76,7 @@ class Info:
     schema: Json = field(default_factory=dict)
     metadata: Json = field(default_factory=dict)
     trouble: str | None = None
+    hidden: int = 0
 
     @property
     def dense(self) -> int:

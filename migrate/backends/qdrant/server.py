@@ -134,6 +134,7 @@ class ServerEngine:
             schema,
             config.get("metadata") or {},
             trouble,
+            int((found.get("update_queue") or {}).get("deferred_points") or 0),
         )
 
     def metadata(self, name: str) -> Json:
@@ -207,6 +208,8 @@ class ServerEngine:
                     f"Qdrant could not index {name!r}: {info.trouble or 'its status is red'}",
                     hint="look at the server's log, then run the same command again",
                 )
+            if (info.settings.get("optimizer_config") or {}).get("max_optimization_threads") == 0:
+                return  # nothing is ever optimized there, so it stays grey (qdrant/qdrant#7187)
             if info.status == "grey" and time.monotonic() - nudged > _NUDGE_S:
                 # After a restart the server waits for any update before it goes on.
                 self.change(name, {"optimizers_config": {}})

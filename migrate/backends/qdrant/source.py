@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from threading import Event
 from typing import Any
 
 from migrate.backends.apart import ApartSource
+from migrate.backends.pacing import patiently
 from migrate.backends.qdrant import foreign, pages
 from migrate.backends.qdrant.books import BOOKS, ServerBooks
 from migrate.backends.qdrant.engine import Engine, Info
@@ -16,7 +18,7 @@ from migrate.backends.qdrant.shape import Shape
 from migrate.backends.sidecar import Place
 from migrate.batch import Batch
 from migrate.config import QdrantSettings
-from migrate.errors import ConfigError
+from migrate.errors import ConfigError, TransientError
 from migrate.fit import size_of
 from migrate.schema import NotCarried, Table
 
@@ -145,9 +147,27 @@ class QdrantSource(ApartSource):
                 shape.table, table, size, at.get("aside", 0), lambda n: {"aside": n}
             )
 
-    def _points(self, collection: str, shape: Shape, table: Table, size: int, left: Any) -> Iterator[Batch]:
-        if left is None:
+    def _shown(self, collection: str) -> Info | None:
+        """Return a collection as it stands, once it hides no points. Raises TransientError where it goes on to.
+
+        https://qdrant.tech/documentation/ops-optimization/optimizer/: with `prevent_unoptimized` scrolls leave out what
+        is not yet indexed.
+        """
+
+        def look() -> Info | None:
             info = self._engine.info(collection)
+            if info is not None and info.hidden:
+                raise TransientError(
+                    f"the collection {collection!r} hides {info.hidden:,} points until they are indexed",
+                    hint="stop its writers until it is green, or switch its prevent_unoptimized off",
+                )
+            return info
+
+        return patiently(look, Event())
+
+    def _points(self, collection: str, shape: Shape, table: Table, size: int, left: Any) -> Iterator[Batch]:
+        info = self._shown(collection)
+        if left is None:
             ranges = pages.ranges(self._engine, collection, info) if info is not None else []
         else:
             ranges = [pages.Range(*one) for one in left]
