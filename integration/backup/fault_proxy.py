@@ -21,6 +21,7 @@ class Seen:
     headers: dict[str, str]
     body: bytes
     answer: tuple[int, bytes] | None = None  # instead of asking the server
+    retry_after: str | None = None  # goes with that answer
     reset: bool = False  # close with RST, before the server hears of it
     lose_answer: bool = False  # the server does it, the client never learns
     change_answer: Callable[[bytes], bytes] | None = None
@@ -90,6 +91,7 @@ class FaultProxy:
         else:
             status, data = seen.answer
             headers = [("Content-Length", str(len(data))), ("Content-Type", "application/xml")]
+            headers += [("Retry-After", seen.retry_after)] if seen.retry_after else []
         if seen.lose_answer:
             _reset(handler)
             return

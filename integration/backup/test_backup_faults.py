@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,22 @@ def test_a_store_that_stays_away_fails_in_bounded_time_and_leaves_no_half_backup
     proxy.rules.clear()
     assert manager.list() == []
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_write_of_the_lease_does_not_wait_as_long_as_minio_asks_for(
+    tmp_path: Path, store_at: StoreAt, proxy: FaultProxy
+) -> None:
+    store = BackupManager(make(tmp_path / "brain.sqlite"), store=store_at(proxy.url)).store
+
+    def asks(seen: Seen) -> None:
+        seen.answer, seen.retry_after = (503, error("SlowDown")), "60"
+
+    proxy.rules = [asks]
+    began = time.monotonic()
+    with pytest.raises(TransientError, match="SlowDown") as raised:
+        store.put("d/lease.json", b"{}", within_s=1.0)
+    assert raised.value.retry_after == 60
+    assert time.monotonic() - began < 30
 
 
 def test_resets_are_survived(tmp_path: Path, store_at: StoreAt, proxy: FaultProxy) -> None:

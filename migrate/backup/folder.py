@@ -97,8 +97,9 @@ class FolderStore:
         if_absent: bool = False,
         if_match: str | None = None,
         last_words: bool = False,
+        within_s: float | None = None,
     ) -> str:
-        del last_words  # nothing here is ever told to stop
+        del last_words, within_s  # nothing here is ever told to stop, or tried twice
         target = self._path(key)
         with self._exclusive() if if_absent or if_match else contextlib.nullcontext():
             if if_absent and target.exists():

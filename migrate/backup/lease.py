@@ -99,7 +99,9 @@ class Lease:
         """Write the lease anew. Raises LeaseLostError where it is another's, BackendError."""
         started = time.monotonic()
         try:
-            self._etag = self._store.put(self._key, self._body(), if_match=self._etag)
+            # MinIO asks for 60 s with every 503 (cmd/api-response.go), the whole life of a lease: the next beat
+            # comes sooner.
+            self._etag = self._store.put(self._key, self._body(), if_match=self._etag, within_s=self._ttl / 3)
         except (PreconditionError, NoSuchObjectError):
             with contextlib.suppress(NoSuchObjectError):
                 raw, etag = self._store.get(self._key, max_bytes=_MAX_BYTES)

@@ -82,6 +82,7 @@ class ObjectStore(Protocol):
         if_absent: bool = False,
         if_match: str | None = None,
         last_words: bool = False,
+        within_s: float | None = None,
     ) -> str:
         """Write a small object whole; return its etag.
 
@@ -89,6 +90,7 @@ class ObjectStore(Protocol):
         PreconditionError unless the object still has this etag. Both mean
         something only where `conditional_writes` is true.
         last_words: tried once, also where all else was told to stop.
+        within_s: seconds of trying, in place of the store's own patience.
         """
 
     def upload(self, key: str, *, size_bound: int, labels: dict[str, str]) -> Upload:

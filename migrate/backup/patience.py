@@ -22,7 +22,9 @@ class Patience:
     total_s: seconds of trying before the last error is raised; first_s and
     cap_s: bounds of the pause, doubled each time and drawn at random (full
     jitter), so that many clients do not return together. A store's own
-    `retry_after` is a lower bound. cancel: set it to stop within a moment.
+    `retry_after` is a lower bound; one beyond total_s is taken for that, since
+    MinIO asks for 60 s whatever is the matter (`writeErrorResponse`).
+    cancel: set it to stop within a moment.
     """
 
     # 300: boto3's own five tries ended after 13 s of 503 (measured); outages of object stores last minutes.
@@ -46,9 +48,10 @@ class Patience:
                 return operation()
             except TransientError as exc:
                 pause = max(random.uniform(0, bound), exc.retry_after or 0.0)  # noqa: S311 - jitter
-                if time.monotonic() + pause > deadline:
+                left = deadline - time.monotonic()
+                if pause > left and (left <= 0 or (exc.retry_after or 0.0) <= self.total_s):
                     raise
-                self.cancel.wait(pause)
+                self.cancel.wait(min(pause, left))
                 bound = min(bound * 2, self.cap_s)
 
 

@@ -194,6 +194,7 @@ class S3Store:
         if_absent: bool = False,
         if_match: str | None = None,
         last_words: bool = False,
+        within_s: float | None = None,
     ) -> str:
         # A lease or a probe is rewritten all the time, so it is never locked or moved to cold storage.
         conditional = if_absent or if_match is not None
@@ -202,12 +203,15 @@ class S3Store:
             options["IfNoneMatch"] = "*"
         if if_match is not None:
             options["IfMatch"] = if_match
+        patience = (
+            self.patience if within_s is None else Patience(total_s=within_s, cancel=self.patience.cancel)
+        )
         full = self._full(key)
         answer = self._call(
             "put",
             key,
             lambda: self._client.put_object(Bucket=self._settings.bucket, Key=full, Body=body, **options),
-            patience=Patience(total_s=0.0) if last_words else None,
+            patience=Patience(total_s=0.0) if last_words else patience,
         )
         return str(answer["ETag"])
 

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backup_cli import run, run_json
@@ -181,6 +182,39 @@ def test_a_renewal_that_is_told_to_stop_ends_without_a_word(
     assert not one._thread.is_alive()
     monkeypatch.undo()
     one.release()
+
+
+def test_a_renewal_is_given_up_before_the_next_one_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, told = Lease(FolderStore(tmp_path / "store"), "d", ttl_s=60), list[Any]()
+    assert one.try_acquire() is None
+    put = FolderStore.put
+
+    def watched(*given: Any, **options: Any) -> str:
+        told.append(options.get("within_s"))
+        return put(*given, **options)
+
+    monkeypatch.setattr(FolderStore, "put", watched)
+    one.renew()
+    assert told == [20.0]  # a store's Retry-After of 60 s would outlast the lease
+    one.release()
+
+
+def test_a_store_that_asks_for_longer_than_there_is_patience_is_tried_once_more() -> None:
+    tried: list[float] = []
+
+    def operation() -> int:
+        tried.append(time.monotonic())
+        if len(tried) == 1:
+            raise TransientError("SlowDown", retry_after=60.0)
+        return 7
+
+    assert Patience(total_s=0.2).call(operation) == 7
+    assert 0.2 <= tried[1] - tried[0] < 5
+    tried.clear()
+    with pytest.raises(TransientError):
+        Patience(total_s=0.0).call(operation)
 
 
 def test_a_store_that_is_away_keeps_nobody_from_releasing(
