@@ -15,7 +15,7 @@ from backup_data import content, make
 from fault_proxy import FaultProxy, Rule, Seen, error, flip
 
 from migrate.backup import BackupManager, Settings
-from migrate.errors import ConfigError, TransientError, VerifyError
+from migrate.errors import BackendError, ConfigError, TransientError, VerifyError
 
 StoreAt = Callable[..., str]
 DATA = re.compile(r"/\d{10}-[^/?]*\.sqlite")
@@ -84,6 +84,21 @@ def test_a_write_of_the_lease_does_not_wait_as_long_as_minio_asks_for(
         store.put("d/lease.json", b"{}", within_s=1.0)
     assert raised.value.retry_after == 60
     assert time.monotonic() - began < 30
+
+
+def test_a_store_that_is_full_is_told_at_once(tmp_path: Path, store_at: StoreAt, proxy: FaultProxy) -> None:
+    manager = BackupManager(make(tmp_path / "brain.sqlite"), store=store_at(proxy.url))
+
+    def full(seen: Seen) -> None:
+        if seen.method == "PUT" and is_data(seen):
+            seen.answer = (507, error("XMinioStorageFull"))
+
+    proxy.rules = [full]
+    with pytest.raises(BackendError, match="XMinioStorageFull") as raised:
+        manager.create()
+    assert not isinstance(raised.value, TransientError)
+    assert "store is full" in str(raised.value.hint)
+    assert len([path for method, path in proxy.seen if method == "PUT" and DATA.search(path)]) <= 3
 
 
 def test_resets_are_survived(tmp_path: Path, store_at: StoreAt, proxy: FaultProxy) -> None:

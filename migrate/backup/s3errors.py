@@ -34,6 +34,8 @@ _AGAIN = {
     "BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch", "IncompleteBody",
     "OperationAborted", "BadGateway", "GatewayTimeout",
 }  # fmt: skip
+# MinIO's (cmd/api-errors.go): below its threshold of free space (507), and over the quota of a bucket (400).
+_FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"}
 _SETTINGS = {
     "NoSuchBucket": "create the bucket, or correct its name",
     "InvalidBucketName": "correct the bucket's name",
@@ -96,6 +98,10 @@ def from_response(op: str, exc: ClientError, where: dict[str, Any]) -> Exception
         return NoSuchObjectError(text, **where)
     if code in _REFUSED or status == 412:
         return PreconditionError(text, **where)
+    if status == 507 or code in _FULL:
+        return BackendError(
+            text, hint="the store is full: make room there, or prune, and run it again", **where
+        )
     if code in _AGAIN or status in (408, 429) or (status >= 500 and status != 501):
         return TransientError(
             text, retry_after=_seconds(meta.get("HTTPHeaders", {}).get("retry-after")), **where
