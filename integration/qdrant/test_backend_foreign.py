@@ -23,7 +23,6 @@ from migrate import api, retry
 from migrate.backends import pacing
 from migrate.config import QdrantSettings
 from migrate.errors import MisfitError, TransientError
-from migrate.errors import MisfitError
 from migrate.reach import opened_source
 from migrate.schema import Kind
 

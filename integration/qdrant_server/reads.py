@@ -104,6 +104,7 @@ class Reads:
     def query(self, name: str, asks: list[Json]) -> list[list[Json]]:
         """Every query of a batch; ids in them stand for their vectors."""
         found = self._store.get(name)
+        strict_mode.check_batch(found, len(asks))
         return [self._query(found, ask) for ask in asks]
 
     def _query(self, found: Collection, ask: Json) -> list[Json]:

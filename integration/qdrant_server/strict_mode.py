@@ -47,6 +47,11 @@ def check_upsert(found: Collection, points: int, where: Json | None) -> None:
     check_rate(found, "write", points)
 
 
+def check_batch(found: Collection, queries: int) -> None:
+    """`search_max_batchsize`, since 1.18."""
+    _limit(queries, _config(found).get("search_max_batchsize"), "search batch size")
+
+
 def check_query(found: Collection, ask: Json) -> None:
     """Limits of one read: `limit`, `params`, `filter`."""
     config = _config(found)

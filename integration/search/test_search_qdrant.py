@@ -347,7 +347,11 @@ def test_no_more_is_asked_for_than_strict_mode_allows(
     source, there = stores.filled(tmp_path / "a.sqlite", ddl, rows), address(server, tmp_path, bm25="body")
     assert api.migrate(source, there).verified
     limits = models.StrictModeConfig(
-        enabled=True, max_query_limit=12, search_max_hnsw_ef=20, search_allow_exact=False
+        enabled=True,
+        max_query_limit=12,
+        search_max_hnsw_ef=20,
+        search_allow_exact=False,
+        search_max_batchsize=1,
     )
     client.update_collection(f"{there.prefix}t", strict_mode_config=limits)
     for more in ({"vector": [1, 0]}, {"text": "violin"}, {"vector": [1, 0], "text": "violin"}):

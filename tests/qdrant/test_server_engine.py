@@ -91,9 +91,9 @@ def test_requests_and_pages_keep_to_strict_mode(monkeypatch: pytest.MonkeyPatch)
     strict = {"enabled": True, "upsert_max_batchsize": 7, "max_query_limit": 5, "max_timeout": 3}
     params = {"vectors": {"size": 4, "distance": "Dot"}}
     state = {"status": "green", "config": {"params": params, "strict_mode_config": strict}}
-    assert tuple(engine_told(Told(state), monkeypatch)._caps("c")) == (7, 5, 3, 2000)
+    assert tuple(engine_told(Told(state), monkeypatch)._caps("c")) == (7, 5, 3, 2000, 2000)
     strict["enabled"] = False
-    assert tuple(engine_told(Told(state), monkeypatch)._caps("d")) == (2000, None, 60, 2000)
+    assert tuple(engine_told(Told(state), monkeypatch)._caps("d")) == (2000, None, 60, 2000, 2000)
 
 
 def test_what_strict_mode_forbids_is_not_told_as_a_wrong_key() -> None:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from qdrant_client import grpc
@@ -25,6 +25,8 @@ from migrate.backends.qdrant.errors import translating
 from migrate.backends.qdrant.names import own_path
 from migrate.config import QdrantSettings
 from migrate.errors import BackendError, SchemaError, TransientError
+
+T = TypeVar("T")
 
 # The server takes 32 MiB; smaller ones keep all streams busy, fail cheaper, and six of them are in memory.
 REQUEST_BYTES = 2 * 2**20
@@ -47,12 +49,13 @@ class _Request(NamedTuple):
 
 
 class _Caps(NamedTuple):
-    """What a collection's strict mode allows: points in a write, points in a page, seconds, ids to be looked for."""
+    """What a collection's strict mode allows: points in a write, points in a page, seconds, ids, queries in a request."""
 
     write: int
     page: int | None
     timeout_s: int
     ids: int
+    queries: int
 
 
 class ServerEngine:
@@ -305,6 +308,7 @@ class ServerEngine:
                 strict.get("max_query_limit"),
                 min(TIMEOUT_S, strict.get("max_timeout") or TIMEOUT_S),
                 min(REQUEST_POINTS, strict.get("read_rate_limit") or REQUEST_POINTS),
+                strict.get("search_max_batchsize") or REQUEST_POINTS,
             )
         return self._caps_of[name]
 
@@ -423,7 +427,9 @@ class ServerEngine:
     def query(self, name: str, asked: Sequence[Json]) -> list[list[Scored]]:
         """See `Engine.query`."""
         path = rest.path(name, "/points/query/batch")
-        found = self._rest("POST", path, "search", {"searches": list(asked)})
+        found: list[Json] = []
+        for part in _parts(asked, self._caps(name).queries):
+            found += self._rest("POST", path, "search", {"searches": list(part)})
         return [[Scored(rest.unpack_point(p), float(p["score"])) for p in one["points"]] for one in found]
 
     def retrieve(
@@ -462,10 +468,10 @@ class ServerEngine:
         return int(found["count"])
 
 
-def _parts(ids: Sequence[PointId], most: int) -> Iterator[Sequence[PointId]]:
-    """Yield ids in parts of no more than `most`."""
-    for at in range(0, len(ids), most):
-        yield ids[at : at + most]
+def _parts(of: Sequence[T], most: int) -> Iterator[Sequence[T]]:
+    """Yield a sequence in parts of no more than `most`."""
+    for at in range(0, len(of), most):
+        yield of[at : at + most]
 
 
 def _vectors_wanted(vectors: bool | Sequence[str]) -> Any:
