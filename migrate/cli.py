@@ -7,15 +7,17 @@ imported when that command runs, so that `--help` is quick and needs no driver.
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
 from migrate.cli_arguments import EXITS, STORES, add_commands
-from migrate.cli_text import err, out
+from migrate.cli_text import UnheardError, err, flush, out, printable
 from migrate.config import debug, mask
 from migrate.errors import ConfigError, InterruptedRunError, MigrateError
 
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in given
+    _fill_closed()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # a table may be called anything; a report never fails for it
@@ -51,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser(given).parse_args(given)
         as_json = bool(getattr(args, "json", as_json))
         code = int(args.run(args))
-        sys.stdout.flush()
+        flush()
         return code
     except SystemExit as exc:  # argparse has printed its help
         return int(exc.code or 0)
@@ -60,9 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         stopped = InterruptedRunError("interrupted", hint="run the same command again")
         return failed(stopped, stopped.exit_code, as_json=as_json)
-    except BrokenPipeError:  # `| head`: nobody reads any more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except (BrokenPipeError, UnheardError) as exc:
+        return _unheard(exc)
     except Exception as exc:
         bug = MigrateError(
             f"unexpected {type(exc).__name__}: {exc}",
@@ -71,25 +73,55 @@ def main(argv: Sequence[str] | None = None) -> int:
         return failed(bug, 1, as_json=as_json, cause=exc)
 
 
+def _fill_closed() -> None:
+    """Give a stream that the caller has closed (`>&-`) a place, so that no store is opened as its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+def _silence() -> None:
+    """Let nothing more be printed: what is left in the buffer would fail once more, at the very end."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError, ValueError):
+        os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def _unheard(lost: OSError) -> int:
+    """End what could not be printed: quietly where nobody reads any more (`| head`); return the exit code."""
+    _silence()
+    if lost.errno != errno.EPIPE:
+        with suppress(OSError):
+            err(f"error: what was found could not be printed: {lost.strerror}")
+            err("hint: look at the place that stdout goes to, and run the command again")
+    return 1
+
+
 def failed(error: MigrateError, code: int, *, as_json: bool, cause: BaseException | None = None) -> int:
     """Tell what failed, where, and what to do; return the exit code."""
-    message = " | ".join(line.strip() for line in mask(str(error)).splitlines() if line.strip())
-    hint = mask(error.hint or _HINTS.get(code, _HINTS[1])).replace("\n", " ")
-    if as_json:
-        document: dict[str, Any] = error.report.to_dict() if error.report is not None else {}
-        out_json(document | {"error": message, "hint": hint, "exit_code": code})
-    elif error.report is not None and (error.report.tables or error.report.search):
-        from migrate.cli_report import report_text
-        from migrate.cli_text import Page
+    lines = mask(str(error)).splitlines()
+    message = printable(" | ".join(line.strip() for line in lines if line.strip()))
+    hint = printable(mask(error.hint or _HINTS.get(code, _HINTS[1])).replace("\n", " "))
+    try:
+        if as_json:
+            document: dict[str, Any] = error.report.to_dict() if error.report is not None else {}
+            out_json(document | {"error": message, "hint": hint, "exit_code": code})
+        elif error.report is not None and (error.report.tables or error.report.search):
+            from migrate.cli_report import report_text
+            from migrate.cli_text import Page
 
-        out(report_text(error.report, Page.of(sys.stdout), error=mask(str(error))))
-    sys.stdout.flush()
-    if debug():
-        import traceback
+            out(report_text(error.report, Page.of(sys.stdout), error=mask(str(error))))
+        flush()
+    except UnheardError:
+        _silence()
+    with suppress(OSError):  # the exit code tells it all the same
+        if debug():
+            import traceback
 
-        err(mask("".join(traceback.format_exception(cause or error)).rstrip()))  # drivers quote addresses
-    err(f"error: {message}")
-    err(f"hint: {hint}")
+            err(mask("".join(traceback.format_exception(cause or error)).rstrip()))  # drivers quote addresses
+        err(f"error: {message}")
+        err(f"hint: {hint}")
     return code
 
 

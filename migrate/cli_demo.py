@@ -17,7 +17,7 @@ from migrate.cli import out_json
 from migrate.cli_report import report_text
 from migrate.cli_run import watched
 from migrate.cli_signals import Interruption
-from migrate.cli_text import Page, count_text, err, out, size_text
+from migrate.cli_text import Page, count_text, err, flush, out, size_text
 from migrate.config import mask
 from migrate.errors import ConfigError
 from migrate.estimate import estimated
@@ -126,7 +126,7 @@ def _run(place: Place, watching: Observer, interruption: Interruption, page: Pag
         out("")
         out(page.paint("2. Migrate: start a Postgres, copy, build the indexes, verify every row", "bold"))
         _command(page, "migrate", str(place.brain), place.target)
-        sys.stdout.flush()
+        flush()
     watching.say("starting a Postgres in the folder (the first start makes its database)")
     return api.run(place.brain, place.target, api.Request(), observer=watching, stop=interruption.stop)
 

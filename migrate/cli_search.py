@@ -10,7 +10,7 @@ from typing import Any
 
 from migrate.cli import out_json
 from migrate.cli_signals import Interruption
-from migrate.cli_text import Page, count_text, err, out, printable
+from migrate.cli_text import Page, count_text, err, flush, out, printable
 from migrate.errors import ConfigError
 from migrate.search import embedders
 from migrate.search.base import Edge, Hit, Means
@@ -45,7 +45,7 @@ def search(args: argparse.Namespace) -> int:
             out_json(found.to_dict())
         else:
             out(found_text(found, Page.of(sys.stdout)))
-        sys.stdout.flush()  # closing a store may wait for an index that is being built
+        flush()  # closing a store may wait for an index that is being built
     return 0
 
 

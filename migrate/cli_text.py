@@ -154,9 +154,24 @@ def count_text(n: int, one: str, many: str | None = None) -> str:
     return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
+class UnheardError(OSError):
+    """What was to be printed does not get out: a full disk, or a reader that went away."""
+
+
 def out(text: str) -> None:
-    """Print a result, for people or programs."""
-    sys.stdout.write(text + "\n")
+    """Print a result, for people or programs. Raises UnheardError."""
+    try:
+        sys.stdout.write(text + "\n")
+    except OSError as exc:
+        raise UnheardError(*exc.args) from exc
+
+
+def flush() -> None:
+    """Let out what has been printed. Raises UnheardError."""
+    try:
+        sys.stdout.flush()
+    except OSError as exc:
+        raise UnheardError(*exc.args) from exc
 
 
 def err(text: str) -> None:

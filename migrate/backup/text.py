@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Any
 
+from migrate.cli_text import out
+
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
@@ -37,13 +39,13 @@ class Progress:
 
 def print_json(document: dict[str, Any]) -> int:
     """Print one JSON document; return exit code 0."""
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    out(json.dumps(document, indent=2))
     return 0
 
 
 def say(text: str) -> None:
     """Print a result."""
-    sys.stdout.write(text + "\n")
+    out(text)
 
 
 def tell(text: str) -> None:

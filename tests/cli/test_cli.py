@@ -287,6 +287,43 @@ def test_a_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
     assert "Exception" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "where", "code"),
+    [
+        ("inspect missing.sqlite --json", "| true", 2),  # a failure that nobody reads
+        ("inspect brain.sqlite --json", ">&-", 0),
+        ("migrate brain.sqlite out.sqlite", "0<&- >&- 2>&-", 0),
+        ("inspect missing.sqlite --json", ">&-", 2),
+        ("inspect brain.sqlite", "> /dev/full", 1),
+        ("inspect missing.sqlite --json", "> /dev/full", 2),
+    ],
+)
+def test_an_output_that_is_closed_or_full_is_no_crash(
+    words: str, where: str, code: int, tmp_path: Path
+) -> None:
+    sample(tmp_path)
+    line = f"'{sys.executable}' -m migrate {words}"
+    if where.startswith("|"):  # the pipe must be gone before anything is printed
+        line = f"({line}; echo $? >code) | true; while ! [ -s code ]; do sleep 0.1; done; exit $(cat code)"
+    else:
+        line = f"{line} {where}"
+    done = subprocess.run(
+        ["sh", "-c", line], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "bug" not in done.stderr
+    assert len(error_lines(done.stderr)) == (2 if code else 0)
+
+
+def test_a_file_name_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    done = memlift("inspect", "no\x1b[31m", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "\x1b" not in done.stderr
+
+
 @pytest.mark.parametrize("words", ["inspect {}", "migrate brain.sqlite {}", "search {} --text x"])
 def test_a_traceback_has_no_password_though_the_driver_quotes_the_address(words: str, tmp_path: Path) -> None:
     sample(tmp_path)
