@@ -42,6 +42,7 @@ _KEYS = {
     "pinecone": {"index", "host", "api_key", "namespace", "sidecar", "cloud", "region", "controller", "bulk"},
     "memory": {"name"},
 }
+_PATHS = {"path", "embedded"}
 _SCHEMES = (
     *("sqlite", "postgresql", "postgres", "postgresql+embedded", "memory"),
     *("qdrant", "qdrant+http", "qdrant+https", "pinecone", "pinecone+http", "pinecone+https"),
@@ -97,6 +98,11 @@ def _from_dict(given: Mapping[str, Any]) -> Settings:
         raise ConfigError(
             f"{kind} has no setting {unknown[0]!r}", hint=f"settings: {', '.join(sorted(_KEYS[kind]))}"
         )
+    for key in sorted(_PATHS & set(data)):
+        if not isinstance(data[key], str | Path):
+            raise ConfigError(
+                f"{kind}: {key} cannot be {type(data[key]).__name__}", hint="give it as a text or a Path"
+            )
     if kind == "sqlite":
         if not str(data.get("path", "")):
             raise ConfigError("sqlite needs a path", hint='{"type": "sqlite", "path": "brain.sqlite"}')
@@ -144,7 +150,7 @@ def _refuse_misspelt(name: str) -> None:
     """Raise ConfigError for a file name that was meant for a URL: nobody wants a new file of that name."""
     scheme, colon, _ = name.lower().partition(":")
     like = colon and re.fullmatch(r"[a-z][a-z0-9+.-]+", scheme) and get_close_matches(scheme, _SCHEMES)
-    if like or re.match(r"(?:[a-z][a-z0-9+.-]*:?//)?[^/@\s]+:[^@\s]+@[^/@\s]+/", name, re.I):
+    if like or re.match(r"(?:(?:[a-z][a-z0-9+.-]*:?)?//)?[^/@\s]+:[^@\s]+@[^/@\s]+(?:/|:\d+$|$)", name, re.I):
         raise ConfigError(
             f"{scheme}: is no store's address" if like else "this looks like a URL without its scheme",
             hint=f"did you mean {like[0]}:? A file of that name is ./{name}"
@@ -204,7 +210,7 @@ def _postgres(conninfo: str | None, schema: str | None, embedded: str | Path | N
     if not re.match(r"[a-z][a-z0-9+.-]*://", conninfo, re.I):  # a password may have :// in it
         return PostgresSettings(conninfo, schema)
     scheme, _, rest = conninfo.partition("://")
-    if scheme not in ("postgresql", "postgres"):
+    if scheme.lower() not in ("postgresql", "postgres"):
         raise ConfigError(f"{mask(scheme)}:// is no Postgres address", hint="write postgresql://...")
     userinfo, place = _userinfo(rest)
     place, _, query_text = place.partition("?")

@@ -35,7 +35,8 @@ def ready_target(
     kind, given, kept = _asked(target)
     if kind is None:
         raise ConfigError(
-            f"there is nothing to set up for {target}", hint="--auto-setup is for postgresql: and qdrant:"
+            f"there is nothing to set up for {parse(target)}",
+            hint="--auto-setup is for postgresql: and qdrant:",
         )
     if given is not None and _has_address(given):
         return given  # an address is an address; nothing has to be found

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 _SENSITIVE = "password|passwd|pwd|api[-_]?key|apikey|token|secret|secret_key|sslpassword|passphrase"
-_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<user>[^/?#:@\s]*):(?P<hidden>\S*)@", re.I)
+_USERINFO = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*:/{0,2})(?P<user>[^/?#:@\s]*):(?P<hidden>\S*)@", re.I)
 _QUERY = re.compile(rf"(?P<key>[?&](?:{_SENSITIVE}))=(?P<hidden>[^&\s]+)", re.I)
 # In a conninfo string a value ends at white space only, unless it is quoted or escaped.
 _CONNINFO = re.compile(
@@ -26,6 +26,7 @@ _CONNINFO = re.compile(
 
 def mask(text: str) -> str:
     """Replace every secret in a URL, a conninfo string or a message by `***`."""
+    # Also with one slash (a Path makes that of two) or none (a slip of the one who typed it).
     text = _USERINFO.sub(lambda m: f"{m['scheme']}{m['user']}:***@", text)
     text = _QUERY.sub(lambda m: f"{m['key']}=***", text)
     return _CONNINFO.sub(lambda m: f"{m['key']}=***", text)

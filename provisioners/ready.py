@@ -71,7 +71,8 @@ def ask_postgres(url: str, *, timeout: float = 3.0) -> Facts:
         with psycopg.connect(libpq_url(url), connect_timeout=max(2, int(timeout)), autocommit=True) as conn:
             row = conn.execute("SELECT current_setting('server_version')").fetchone()
     except psycopg.Error as exc:
-        raise postgres_error(exc) from exc
+        told = postgres_error(exc)
+        raise told from (None if isinstance(told, RefusedError) else exc)  # libpq may quote the password
     return Facts(version=str(row[0]).split(" ")[0])
 
 

@@ -112,12 +112,18 @@ def test_an_address_of_any_form_is_read(
         ("postgres+embedded:./d", "postgres+embedded: is no store's address", "postgresql+embedded:"),
         ("postgresql//u:hunter2@h/db", "looks like a URL without its scheme", "postgresql://user:***@"),
         ("u:hunter2@h/db", "looks like a URL without its scheme", "begins with ./"),
+        ("//u:hunter2@h/db", "looks like a URL without its scheme", "begins with ./"),
+        ("u:hunter2@h", "looks like a URL without its scheme", "begins with ./"),
+        ("u:hunter2@h:5432", "looks like a URL without its scheme", "begins with ./"),
         ("postgresql+embedded:./d?schma=s", "has no option 'schma'", "schema"),
         ("sqlite:///a.db?mode=ro", "a SQLite URL has no options", "%3F"),
         ("qdrant+http://", "names no host", "qdrant+http://host:6333"),
         ("pinecone+https://", "names no host", "pinecone+http://index-host"),
         ({"type": "qdrant", "url": "http://h:6333?prefix=a_"}, "options cannot be given", "keys of a dict"),
         ({"type": "sqlite", "path": ""}, "sqlite needs a path", "brain.sqlite"),
+        ({"type": "sqlite", "path": b"a.db"}, "sqlite: path cannot be bytes", "a Path"),
+        ({"type": "qdrant", "path": 7}, "qdrant: path cannot be int", "a Path"),
+        ({"type": "postgres", "embedded": True}, "postgres: embedded cannot be bool", "a Path"),
         (None, "a store's address cannot be NoneType", "a URL"),
         (b"brain.sqlite", "a store's address cannot be bytes", "a path"),
     ],
@@ -352,6 +358,15 @@ def test_what_is_no_secret_stays_readable() -> None:
         assert mask(text) == text
     assert mask("postgresql://user:pw@host/db") == "postgresql://user:***@host/db"
     assert str(parse("postgresql://user:pw@host/db?schema=s")) == "postgresql://user:***@host/db?schema=s"
+
+
+def test_an_address_without_its_slashes_is_masked_all_the_same() -> None:
+    assert mask("bad URL postgresql:u:hunter2@h/db") == "bad URL postgresql:u:***@h/db"
+    assert mask(f"no file {Path('postgresql://u:hunter2@h/db')}") == "no file postgresql:/u:***@h/db"
+
+
+def test_a_scheme_may_be_in_capitals() -> None:
+    assert parse("POSTGRESQL://h/db?schema=s") == parse("postgresql://h/db?schema=s")
 
 
 def test_errors_about_dicts_do_not_tell_their_values() -> None:

@@ -72,6 +72,9 @@ def test_auto_setup_leaves_a_whole_address_alone_and_refuses_what_it_cannot_set_
     assert folder == PostgresSettings("", None, tmp_path)
     with pytest.raises(ConfigError, match=r"nothing to set up for out\.sqlite"):
         ready_target("out.sqlite", "any", say, dry_run=False)
+    with pytest.raises(ConfigError, match="nothing to set up for pinecone:") as caught:
+        ready_target({"type": "pinecone", "index": "i", "apiKey": "hunter2"}, "any", say, dry_run=False)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_a_part_that_cannot_be_imported_is_missed_only_by_its_own_commands(

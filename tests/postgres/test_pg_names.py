@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import traceback
+
 import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from migrate.backends.postgres.connect import connect
 from migrate.backends.postgres.names import fitting, fitting_column, ident, literal, placed, translating
+from migrate.config import PostgresSettings
 from migrate.errors import BackendError, ConfigError, SchemaError, TransientError
+from provisioners import ready
+from provisioners.errors import ProvisionError
 
 names = st.one_of(
     st.text(st.characters(), max_size=80),
@@ -100,6 +106,16 @@ def test_a_refused_connection_is_a_configuration_error_without_its_password() ->
         raise error("28P01", "password authentication failed for postgresql://u:hunter2@h/db")
     assert "hunter2" not in str(raised.value)
     assert "password" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize("address", ["postgresql:u:hunter2@h/db", "host=h hunter2"])
+def test_the_traceback_of_an_address_that_cannot_be_read_has_no_password(address: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be read") as raised:
+        connect(PostgresSettings(address))
+    with pytest.raises(ProvisionError, match="not a URL") as refused:
+        ready.ask_postgres(address)
+    for error in (raised.value, refused.value):
+        assert "hunter2" not in "".join(traceback.format_exception(error))
 
 
 def test_our_own_errors_pass_through() -> None:

@@ -65,10 +65,10 @@ def connect(settings: PostgresSettings, *, first: bool = False) -> Connection:
     with translating("connect", connecting=first):
         try:
             given = conninfo_to_dict(settings.conninfo)
-        except psycopg.ProgrammingError as exc:
+        except psycopg.ProgrammingError:  # not told as the cause: it quotes the address, password and all
             raise ConfigError(
                 "the Postgres address cannot be read", hint="postgresql://user:password@host:5432/database"
-            ) from exc
+            ) from None
         defaults = {k: v for k, v in _DEFAULTS.items() if k not in given}
         # prepare_threshold=None: prepared statements break once two clients share a
         # pooled server connection (DuplicatePreparedStatement).
