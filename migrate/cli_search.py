@@ -79,7 +79,7 @@ def graph(args: argparse.Namespace) -> int:
 
 def _first(walked: Iterator[Any], limit: int) -> tuple[list[Any], bool]:
     """Return the first of an iterator, and whether there was more."""
-    found = list(islice(walked, limit + 1))
+    found = list(islice(walked, min(limit + 1, sys.maxsize)))
     return found[:limit], len(found) > limit
 
 

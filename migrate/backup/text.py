@@ -13,13 +13,18 @@ from migrate.cli_text import out
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
+_LONGEST_S = 36500 * 86400.0  # a century; clocks and waits take no 300 years
+
 
 def duration(text: str) -> float:
     """Read `90`, `15m`, `1h`, `7d` as seconds."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text.strip())
     if not found or not float(found[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is no length of time; 90s, 15m, 1h, 7d")
-    return float(found[1]) * _UNITS[found[2] or "s"]
+    seconds = float(found[1]) * _UNITS[found[2] or "s"]
+    if seconds > _LONGEST_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is too long; 36500d at most")
+    return seconds
 
 
 class Progress:

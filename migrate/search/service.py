@@ -45,6 +45,8 @@ from migrate.search.question import (
 
 __all__ = ["Found", "Search", "effective", "open_search", "search"]
 
+_MOST_HITS = 2**31 - 1  # every store takes such a number, and none gives more
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -186,7 +188,9 @@ class Search:
         if chosen is not Mode.KEYWORD and found is None and text is not None and self._embedder is not None:
             found = embedders.embed(self._embedder, text)
         parsed = None if where is None else parse(where)
-        return Question(chosen, text, found, k, parsed, tenant, exact, tables, besides), notes
+        return Question(
+            chosen, text, found, min(k, _MOST_HITS), parsed, tenant, exact, tables, besides
+        ), notes
 
     def _like(
         self, like: Any, tables: Sequence[str], tenant: str | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import logging
 import threading
@@ -27,6 +28,7 @@ from migrate.backup.objectstore import PreconditionError
 from migrate.backup.patience import Patience
 from migrate.backup.retention import plan
 from migrate.backup.service import Service, ServiceSettings, beat, check_heartbeat
+from migrate.backup.text import duration
 from migrate.errors import BackendError, ConfigError, InterruptedRunError, LeaseLostError, TransientError
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -376,3 +378,10 @@ def test_a_forged_manifest_is_refused_by_its_code(brain: Path, url: str) -> None
     )
     with pytest.raises(VerifyError, match="not authentic"):
         manager.restore(to=brain.with_name("x"))
+
+
+@pytest.mark.parametrize("text", ["99999999999999999999999999d", "5300w"])
+def test_a_length_of_time_that_no_clock_takes_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="too long"):
+        duration(text)
+    assert duration("36500d") == 36500 * 86400

@@ -109,6 +109,7 @@ def test_rows_and_search_are_both_in_the_report_of_a_difference(pair: tuple[Path
         (("--filter", "{}"), "no check was asked for"),
         (("--mode", "none"), "verify mode cannot be 'none'"),
         (("--search", "--queries", "0"), "queries cannot be 0"),
+        (("--search", "-k", "9999999999999999999"), "k cannot be 9999999999999999999"),
         (("--search", "--min-recall", "2"), "min_recall cannot be 2"),
         (("--search", "--filter", "{nothing"), "the filter is no JSON"),
         (("--search", "--filter", '{"nowhere": 1}'), "nowhere"),

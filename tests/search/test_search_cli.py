@@ -179,6 +179,25 @@ def test_a_hostile_text_cannot_steer_the_terminal(tmp_path: Path, capsys: Captur
     assert "\x1b" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("search", "--text", "dark mode", "-k"),
+        ("search", "--like", "mt_020ffab2-8567-473d-8dba-4227c384325e", "-k"),
+        ("graph", "ent-000", "--limit"),
+    ],
+)
+def test_a_number_beyond_what_any_store_holds_means_all(
+    words: tuple[str, ...], brain: Path, capsys: Capture
+) -> None:
+    command, *rest = words
+    some = _json(capsys, command, brain, *rest, 1)
+    all_ = _json(capsys, command, brain, *rest, 10**26)
+    found = "hits" if command == "search" else "edges"
+    assert len(all_[found]) > len(some[found]) == 1
+    assert "more" not in all_ or all_["more"] is False
+
+
 def test_it_runs_in_a_process_of_its_own(brain: Path) -> None:
     done = subprocess.run(
         [

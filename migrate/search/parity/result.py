@@ -10,6 +10,8 @@ from migrate.errors import ConfigError
 from migrate.search.base import Vector
 from migrate.search.parity import measures
 
+_MOST_NEIGHBOURS = 1_000_000  # more is a slip, and each query would be asked for all of them
+
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
@@ -76,6 +78,8 @@ class Wanted:
         for name, value in (("queries", self.queries), ("k", self.k)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} cannot be {value!r}", hint="a number from 1 on")
+        if self.k > _MOST_NEIGHBOURS:
+            raise ConfigError(f"k cannot be {self.k!r}", hint=f"a number from 1 to {_MOST_NEIGHBOURS:,}")
         self.thresholds.check()
 
 
