@@ -54,9 +54,9 @@ class Reach:
         folder = settings.embedded
         if folder is None:
             raise ConfigError("an embedded Postgres needs a folder")
-        if not create and not folder.exists():
-            raise ConfigError(f"there is no embedded Postgres in {folder}", hint="check the path")
         server = EmbeddedPostgres(folder)
+        if not create and not server.made():
+            raise ConfigError(f"there is no embedded Postgres in {folder}", hint="check the path")
         self._stack.enter_context(server)
         return server.url
 

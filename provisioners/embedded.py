@@ -128,6 +128,10 @@ class EmbeddedPostgres:
             if force or not self._users.count():
                 self._shut_down()
 
+    def made(self) -> bool:
+        """Whether a database may be in the folder, by its files; one that we may not look into counts as made."""
+        return self.data.exists() if os.access(self.folder, os.X_OK) else self.folder.exists()
+
     def running(self) -> bool:
         """Whether processes of this folder's server live; not whether they answer."""
         return files.locked(self.folder / "alive")

@@ -115,4 +115,5 @@ def _now() -> Entry:
 def _write(changed: dict[str, Any]) -> None:
     """Replace some parts of the file; called under the lock."""
     whole = {"stores": {}, **_read(), **changed, "format": FORMAT}
-    files.write_private(path(), json.dumps(whole, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    # ASCII: the name of a folder may be no UTF-8, and is kept in escapes.
+    files.write_private(path(), json.dumps(whole, indent=1, sort_keys=True) + "\n")

@@ -376,3 +376,13 @@ def test_a_source_that_is_not_there_is_refused_and_not_made(missing: str, tmp_pa
         api.migrate(tmp_path / missing, tmp_path / "target.db")
     assert raised.value.exit_code == 2
     assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize("command", [api.audit, api.undo, package.search])
+def test_a_folder_without_a_postgres_gets_none_for_being_looked_at(
+    command: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "pg").mkdir()
+    with pytest.raises(ConfigError, match="there is no embedded Postgres in"):
+        command(f"postgresql+embedded:{tmp_path / 'pg'}")
+    assert list((tmp_path / "pg").iterdir()) == []

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 from migrate.backup.text import Progress, duration, print_json, say, show_age, show_size, tell
+from migrate.config import SqliteSettings, parse
 from migrate.errors import ConfigError, InterruptedRunError, MigrateError, TransientError, VerifyError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "restore", restore, "restore a backup to a path; proven before it takes its place", keys
     )
     restore_parser.add_argument("store", metavar="STORE", help=_STORE_HELP)
-    restore_parser.add_argument("to", metavar="TO", type=Path, help="the file to write")
+    restore_parser.add_argument("to", metavar="TO", help="the SQLite file to write")
     restore_parser.add_argument("--at", default="latest", help="latest, an id, or a time (default: latest)")
     restore_parser.add_argument(
         "--force", action="store_true", help="replace an existing file; it is kept beside"
@@ -162,9 +162,10 @@ def restore(args: argparse.Namespace) -> int:
     """`backup restore STORE TO`."""
     from migrate.backup.catalog import only
 
-    if args.to.exists() and not args.force:
+    to = _database(args.to)
+    if to.exists() and not args.force:
         raise ConfigError(
-            f"{args.to} exists",
+            f"{to} exists",
             hint="--force replaces it and keeps the old file beside it; or choose another path",
         )
     with _interruptible() as cancel:
@@ -172,7 +173,7 @@ def restore(args: argparse.Namespace) -> int:
         named = [listing for listing in listings if any(str(e.id) == args.at for e in listing.entries)]
         listing = only(named or listings, args.db)
         done = vault.restore(
-            listing, args.at, args.to, replace=args.force, keep_replaced=not args.discard_replaced,
+            listing, args.at, to, replace=args.force, keep_replaced=not args.discard_replaced,
             progress=_progress(args, "restoring"),
         )  # fmt: skip
     newest = listing.entries[-1]
@@ -336,15 +337,14 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _database(text: str) -> Path:
-    """Accept a path or a `sqlite:///` address."""
-    if text.startswith("sqlite:"):
-        parts = urlsplit(text)
-        if parts.netloc or not parts.path.startswith("/"):
-            raise ConfigError(
-                f"not a SQLite address: {text}", hint="sqlite:///relative.db or sqlite:////absolute.db"
-            )
-        return Path(unquote(parts.path[1:]))
-    return Path(text)
+    """Accept a path or an address as `memlift migrate` takes it, of a SQLite file."""
+    settings = parse(text)
+    if not isinstance(settings, SqliteSettings):
+        raise ConfigError(
+            f"backups are of SQLite files, and {settings} is none",
+            hint="a path, sqlite:///relative.db or sqlite:////absolute.db",
+        )
+    return settings.path
 
 
 def _secret(args: argparse.Namespace) -> Secret | None:

@@ -18,6 +18,7 @@ old one, and the random part keeps two in one second apart.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def database_id(path: Path) -> str:
     """
     real = path.resolve()
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", real.stem).strip("-")[:60] or "db"
-    return f"{stem}-{hashlib.sha256(str(real).encode()).hexdigest()[:8]}"
+    return f"{stem}-{hashlib.sha256(os.fsencode(real)).hexdigest()[:8]}"
 
 
 def check_database_id(text: str) -> str:

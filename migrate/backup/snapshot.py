@@ -61,7 +61,7 @@ class Snapshot:
 
 
 def uri(path: Path, *options: str) -> str:
-    return f"file:{quote(str(path))}?{'&'.join(options)}"
+    return f"file:{quote(os.fsencode(path))}?{'&'.join(options)}"
 
 
 def database_size(path: Path) -> int:

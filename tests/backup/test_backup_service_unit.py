@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
+import os
 import threading
 import time
 from dataclasses import replace
@@ -385,3 +386,20 @@ def test_a_length_of_time_that_no_clock_takes_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="too long"):
         duration(text)
     assert duration("36500d") == 36500 * 86400
+
+
+def test_a_file_whose_name_is_no_utf_8_is_backed_up_like_any_other(tmp_path: Path, url: str) -> None:
+    path = make(tmp_path / os.fsdecode(b"by\xff.sqlite"))
+    made = BackupManager(path, store=url).create()
+    run_json("verify", url)
+    run_json("restore", url, tmp_path / os.fsdecode(b"to\xff.sqlite"))
+    assert made.manifest.rows == BackupManager(path, store=url).list()[0].rows
+    assert (tmp_path / os.fsdecode(b"to\xff.sqlite")).is_file()
+
+
+def test_a_restore_takes_an_address_as_a_migration_does_and_no_other_store(tmp_path: Path, url: str) -> None:
+    run("create", f"sqlite:{make(tmp_path / 'one.sqlite')}", url)
+    run("restore", url, f"sqlite:///{tmp_path / 'a%20b.sqlite'}")
+    refused = run("restore", url, "postgresql://u:hunter2@h/db", code=2).stderr
+    assert "backups are of SQLite files, and postgresql://u:***@h/db is none" in refused
+    assert (tmp_path / "a b.sqlite").is_file()

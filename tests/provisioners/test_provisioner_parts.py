@@ -73,6 +73,8 @@ def test_saved_addresses_are_private_and_whole(memlift_home: Path) -> None:
     assert stat.S_IMODE(saved.path().stat().st_mode) == 0o600
     assert stat.S_IMODE(memlift_home.stat().st_mode) == 0o700
     assert [p.name for p in memlift_home.iterdir() if not p.name.endswith(".lock")] == ["vector-store.json"]
+    saved.put("s1", {"folder": "p\udcff"})  # a name that is no UTF-8, as Python has it
+    assert saved.load()["s1"]["folder"] == "p\udcff"
     saved.forget("s0")
     saved.forget("s0")
     assert saved.get("s0") is None

@@ -2,14 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from migrate import api
-from migrate.errors import SchemaError, VerifyError
+from migrate.errors import ConfigError, SchemaError, VerifyError
 from migrate.schema import Column, Kind, Table
 from tests.small_stores import asked, in_memory, pairs, sqlite_file
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (".", "it is a folder"),
+        ("/", "it is a folder"),
+        ("pipe", "a device, pipe or socket"),
+        ("kept.db", "may not write to kept.db"),
+        ("shut/b.db", "may not write to the folder shut"),
+    ],
+)
+def test_a_target_that_can_be_no_database_is_refused_before_anything_is_begun(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    may = os.access  # root may write everywhere
+    closed = {"kept.db", "shut"}
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) not in closed and may(path, mode))
+    sqlite_file(tmp_path / "a.db", "CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1)")
+    os.mkfifo("pipe")
+    Path("kept.db").touch()
+    Path("shut").mkdir()
+    for options in ({}, {"dry_run": True}):
+        with pytest.raises(ConfigError, match=message):
+            api.migrate("a.db", name, **options)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.db", "kept.db", "pipe", "shut"]
 
 
 def copied(tmp_path: Path, script: str) -> tuple[Path, Path]:

@@ -122,12 +122,23 @@ class SqliteTarget:
 
     # --- before rows ----------------------------------------------------------
 
+    def _refuse_unwritable(self) -> None:
+        """Raise ConfigError where no database can be: SQLite itself would leave a journal beside a device."""
+        there = self._path.exists()
+        if there and not self._path.is_file():
+            what = "a folder" if self._path.is_dir() else "a device, pipe or socket"
+            raise ConfigError(f"cannot write to {self._path}: it is {what}", hint="name a file")
+        if not os.access(self._path if there else self._path.parent, os.W_OK):
+            place = self._path if there else f"the folder {self._path.parent}"
+            raise ConfigError(f"you may not write to {place}", hint="check its permissions, or name another")
+
     def look(self, tables: Sequence[Table]) -> Standing:
         """See `Target.look`. A file that does not exist is not made."""
         if not self._path.parent.is_dir():
             raise ConfigError(
                 f"there is no folder {self._path.parent}", hint="make it first, or check the path"
             )
+        self._refuse_unwritable()
         if not self._options.dry_run:
             check_names(tables)
         if not self._path.exists():
