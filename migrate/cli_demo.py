@@ -67,6 +67,8 @@ class Place:
         if given is None:
             place = cls(Path(tempfile.mkdtemp(prefix="memlift-demo-")), made=True)
         else:
+            if "://" in given:
+                raise ConfigError("the demo works in a folder, not in a store", hint="memlift demo ./folder")
             folder = Path(given).expanduser()
             made = not folder.exists()
             try:

@@ -36,7 +36,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
     up.add_argument("--publish", metavar="ADDRESS", help="address to publish on (default 127.0.0.1)")
     up.add_argument("--memory", type=_size, metavar="SIZE", help="limit of the container, e.g. 2g")
     up.add_argument(
-        "--wait", type=float, default=TIMEOUT_S, metavar="SECONDS", help="for readiness (default 15)"
+        "--wait", type=_seconds, default=TIMEOUT_S, metavar="SECONDS", help="for readiness (default 15)"
     )
     up.add_argument("--yes", action="store_true", help="answer questions with yes")
     _common(up, run=_up)
@@ -47,7 +47,7 @@ def register(subparsers: argparse._SubParsersAction[Any]) -> None:
 
     logs = _command(subparsers, "logs", "what a store has written last")
     logs.add_argument("kind", nargs="?", choices=KINDS)
-    logs.add_argument("-n", "--lines", type=int, default=100, help="how many (default 100)")
+    logs.add_argument("-n", "--lines", type=_lines, default=100, help="how many (default 100)")
     _which(logs)
     _common(logs, run=_logs, named=False)
 
@@ -86,6 +86,7 @@ def _which(parser: argparse.ArgumentParser) -> None:
 
 
 def _up(args: argparse.Namespace) -> int:
+    _refuse_unused(args)
     endpoint = lifecycle.up(
         args.kind,
         args.how,
@@ -117,6 +118,15 @@ def _up(args: argparse.Namespace) -> int:
         _print(f"{endpoint.kind} {endpoint.version}{extra}: {endpoint.masked}")
         _print(f"its password is in {saved.path()}" if endpoint.how in ("docker", "embedded") else "")
     return 0
+
+
+def _refuse_unused(args: argparse.Namespace) -> None:
+    """Raise ConfigError for an option of the place that was not asked for: it would change nothing."""
+    if args.how != "embedded" and args.folder is not None:
+        raise ConfigError("--folder is for an embedded store", hint="add --embedded")
+    for option in ("image", "port", "publish", "memory"):
+        if args.how == "embedded" and getattr(args, option) is not None:
+            raise ConfigError(f"--{option} is for a store in Docker", hint="leave it, or --embedded")
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -213,6 +223,22 @@ def _name(text: str) -> str:
 def _port(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 65534:
         raise argparse.ArgumentTypeError("a number from 1 to 65534")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found <= 86400:  # also not a number
+        raise argparse.ArgumentTypeError("seconds, from above 0 to 86400")
+    return found
+
+
+def _lines(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError("a number from 1 to 1,000,000")
     return int(text)
 
 

@@ -77,6 +77,15 @@ def test_auto_setup_leaves_a_whole_address_alone_and_refuses_what_it_cannot_set_
     assert "hunter2" not in str(caught.value)
 
 
+def test_the_demo_makes_no_folder_of_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["demo", "postgresql://u:hunter2@h/db"]) == 2
+    assert "in a folder, not in a store" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_part_that_cannot_be_imported_is_missed_only_by_its_own_commands(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

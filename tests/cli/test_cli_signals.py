@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from cli_command import document, error_lines, memlift, sample, slow_memlift, wait_for
+from cli_command import document, environment, error_lines, memlift, sample, slow_memlift, wait_for
 
 from migrate.cli_signals import Interruption
 
@@ -116,3 +118,21 @@ def test_a_signal_may_come_while_the_lock_of_the_stop_is_held() -> None:
             assert not watching.stop.is_set()
         assert watching.stop.wait(PROMISED_S)
     assert watching.exit_code == 143
+
+
+def test_an_interrupt_while_modules_are_read_has_no_traceback(tmp_path: Path) -> None:
+    program = """
+import runpy, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "migrate.cli":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupting())
+runpy.run_module("migrate", run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert error_lines(done.stderr) == done.stderr.splitlines() != []

@@ -8,6 +8,7 @@ import json
 import pytest
 from fake_engine import FakeEngine
 
+from migrate.errors import ConfigError
 from provisioners import census, cli, lifecycle, saved, setup
 from provisioners.census import Census
 from provisioners.errors import ProvisionError
@@ -157,6 +158,9 @@ def test_several_stores_by_name(world: FakeEngine, capsys: pytest.CaptureFixture
         ["up", "postgres", "--port", "0"],
         ["up", "postgres", "--memory", "lots"],
         ["up", "postgres", "--embedded", "--docker"],
+        ["up", "postgres", "--wait", "-1"],
+        ["up", "postgres", "--wait", "nan"],
+        ["logs", "-n", "-5"],
     ],
 )
 def test_wrong_words_are_usage_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,6 +168,23 @@ def test_wrong_words_are_usage_errors(words: list[str], capsys: pytest.CaptureFi
         run(*words)
     assert caught.value.code == 2
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--folder", "x"], "--folder is for an embedded store"),
+        (["--docker", "--folder", "x"], "--folder is for an embedded store"),
+        (["--embedded", "--memory", "2g"], "--memory is for a store in Docker"),
+        (["--embedded", "--port", "5433"], "--port is for a store in Docker"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(
+    words: list[str], message: str, world: FakeEngine
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run("up", "postgres", *words)
+    assert list(world.boxes) == []
 
 
 def test_sizes_are_read_as_people_write_them() -> None:
