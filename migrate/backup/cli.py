@@ -15,8 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from migrate.addresses import parse
 from migrate.backup.text import Progress, duration, print_json, say, show_age, show_size, tell
-from migrate.config import SqliteSettings, parse
+from migrate.config import SqliteSettings
 from migrate.errors import ConfigError, InterruptedRunError, MigrateError, TransientError, VerifyError
 
 if TYPE_CHECKING:
