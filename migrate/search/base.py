@@ -42,6 +42,10 @@ otherwise is given the difference, so that hybrid scores are the same everywhere
 """
 
 
+MOST_HITS = 2**31 - 1
+"""Of one answer; who asks for more gets as many. Several times this still fits the 64 bits of a store's limit."""
+
+
 class Mode(StrEnum):
     """How a query is answered."""
 

@@ -20,7 +20,19 @@ import numpy as np
 import pytest
 
 from migrate.errors import ConfigError
-from migrate.search.base import RRF_K, Direction, Graph, Hit, Key, Mode, Query, Searchable, Searched, Vector
+from migrate.search.base import (
+    MOST_HITS,
+    RRF_K,
+    Direction,
+    Graph,
+    Hit,
+    Key,
+    Mode,
+    Query,
+    Searchable,
+    Searched,
+    Vector,
+)
 from migrate.search.filters import Filter, bound_to, holds, parse
 from migrate.search.fuse import depth
 
@@ -195,6 +207,25 @@ def the_nearest_are_found_exactly(stand: Stand) -> None:
         answer = stand.store.search(stand.table("notes"), Query(Mode.VECTOR, ASKED, k=10, exact=exact))
         _agrees(answer.hits, truth, 10)
         assert answer.how
+
+
+@_check
+def a_direction_is_all_that_counts_of_a_question(stand: Stand) -> None:
+    truth = _cosines(ASKED, NOTES)
+    for length in (1e-30, 1e-5, 1e25):
+        asked = (ASKED.astype(float) * length).astype(np.float32)
+        for exact in (True, False):
+            answer = stand.store.search(stand.table("notes"), Query(Mode.VECTOR, asked, k=10, exact=exact))
+            _agrees(answer.hits, truth, 10)
+
+
+@_check
+def more_hits_than_there_are_rows_may_be_asked_for(stand: Stand) -> None:
+    for mode in Mode:
+        if mode is not Mode.VECTOR and "keyword" in stand.without:
+            continue
+        query = Query(mode, ASKED, "alpha omega", k=MOST_HITS, rows=False)
+        assert len(stand.store.search(stand.table("notes"), query).hits) >= ROWS - 2
 
 
 @_check

@@ -279,7 +279,7 @@ def _compared(spot: _Spot, query: Query) -> dict[str, Any]:
         raise ConfigError(f"{name} has sparse vectors alone", hint="ask by a sparse vector")
     given = np.zeros(0) if query.vector is None else query.vector
     asked = scores.Asked.of(spot.searched.metric, given, spot.column.dim or 0)
-    return {"vector": [float(x) for x in asked.vector]}
+    return {"vector": [float(x) for x in asked.sent]}
 
 
 def _vector(spot: _Spot, cell: Any) -> Vector | Sparse | None:

@@ -49,7 +49,7 @@ _SCANNED = "every vector, read from the server"
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """The vectors of a table, and the query's. vector: (dim,) float32."""
+    """The vectors of a table, and the query's. vector: (dim,) float32, as the server is asked."""
 
     column: Column
     held: Held
@@ -135,7 +135,7 @@ class PostgresSearch:
         column, held = self._held(searched)
         given = np.zeros(0) if query.vector is None else query.vector
         asked = scores.Asked.of(searched.metric, given, column.dim or 0)
-        compared = _Compared(column, held, asked, np.ascontiguousarray(given, np.float32))
+        compared = _Compared(column, held, asked, asked.sent)
         if held.type not in PGVECTOR:
             return self._scanned(searched, compared, query)
         relation = self._relation(searched)

@@ -410,7 +410,7 @@ def _compared(spot: _Spot, query: Query) -> tuple[list[float] | Json, VectorColu
         raise ConfigError(f"{searched.name} has no vectors to compare", hint="search it by keyword")
     given = np.zeros(0) if query.vector is None else query.vector
     asked = scores.Asked.of(searched.metric, given, searched.vector.dim or 0)
-    return [float(x) for x in asked.vector], spot.vector
+    return [float(x) for x in asked.sent], spot.vector
 
 
 def _nearest(spot: _Spot, asked: _Asked, n: int) -> Json:

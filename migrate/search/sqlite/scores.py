@@ -24,6 +24,7 @@ F64Array = npt.NDArray[np.float64]
 _UNIT = 2.0**-24  # of rounding to float32
 # Lengths whose squares and products stay far from the ends of float32; others are scored exactly at once.
 _SHORT, _LONG = 1e-15, 1e15
+_USUAL = (1e-2, 1e15)  # lengths under which every store computes a cosine as we do
 # The threads of BLAS wait for each other at the end of every product: on a busy machine that is a time
 # slice, 4 ms, where einsum takes 0.3 ms for a piece that is still in the processor's cache.
 _FOR_THREADS = 8 * 2**20
@@ -61,6 +62,16 @@ class Asked:
                 raise ConfigError("a query of zeros has no direction", hint="cosine compares directions")
             return cls(metric, wide, length, (wide / length).astype(np.float32))
         return cls(metric, wide, length, given)
+
+    @property
+    def sent(self) -> F32Array:
+        """Return the query as other stores are asked, in float32.
+
+        Under cosine one of an unusual length goes out with length 1: Qdrant takes a vector shorter than
+        3e-4 as it is, and pgvector's squares leave float32. Both answer 0 then, or by inner products.
+        """
+        usual = self.metric is not Metric.COSINE or _USUAL[0] < self.length < _USUAL[1]
+        return self.vector.astype(np.float32) if usual else self.quick
 
 
 def exact(asked: Asked, rows: F32Array) -> F64Array:
