@@ -15,6 +15,7 @@ from migrate.errors import ConfigError
 from migrate.reach import Reach
 from migrate.search import embedders, open_searchable
 from migrate.search.base import (
+    MOST_HITS,
     Answer,
     Edge,
     Graph,
@@ -45,7 +46,6 @@ from migrate.search.question import (
 
 __all__ = ["Found", "Search", "effective", "open_search", "search"]
 
-_MOST_HITS = 2**31 - 1  # every store takes such a number, and none gives more
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +128,15 @@ class Search:
         where: Any = None,
         mode: str | None = None,
         table: str | Sequence[str] | None = None,
-        tenant: str | None = None,
+        tenant: str | int | None = None,
         exact: bool = False,
     ) -> Found:
         """Answer one question; see `migrate.search` for what can be asked.
 
         Raises ConfigError for a question that cannot be asked of this store.
         """
-        question, notes = self._asked(text, vector, like, k, where, mode, table, tenant, exact)
+        whose = _digits(tenant)
+        question, notes = self._asked(text, vector, like, k, where, mode, table, whose, exact)
         asked, left_out = choose(self.tables(), question)
         answers, refused = self._answers(asked, question)
         hits, told = merged([(s, answers[s.name]) for s, _ in asked if s.name in answers], question)
@@ -188,9 +189,7 @@ class Search:
         if chosen is not Mode.KEYWORD and found is None and text is not None and self._embedder is not None:
             found = embedders.embed(self._embedder, text)
         parsed = None if where is None else parse(where)
-        return Question(
-            chosen, text, found, min(k, _MOST_HITS), parsed, tenant, exact, tables, besides
-        ), notes
+        return Question(chosen, text, found, min(k, MOST_HITS), parsed, tenant, exact, tables, besides), notes
 
     def _like(
         self, like: Any, tables: Sequence[str], tenant: str | None
@@ -245,22 +244,34 @@ class Search:
             yield from (h.key for h in self._opened.search(searched, query).hits)
 
     def neighbours(
-        self, node: str, *, depth: int = 1, tenant: str | None = None, direction: str = "both"
+        self, node: str, *, depth: int = 1, tenant: str | int | None = None, direction: str = "both"
     ) -> Iterator[Edge]:
         """Yield the edges of the knowledge graph within `depth` steps of a node, nearest first."""
-        return self._graph().neighbours(node, depth=depth, tenant=tenant, direction=way_of(direction))
+        way, whose = way_of(direction), _digits(tenant)
+        return self._graph().neighbours(node, depth=depth, tenant=whose, direction=way)
 
     def paths(
-        self, start: str, goal: str, *, depth: int = 4, tenant: str | None = None, direction: str = "both"
+        self,
+        start: str,
+        goal: str,
+        *,
+        depth: int = 4,
+        tenant: str | int | None = None,
+        direction: str = "both",
     ) -> Iterator[tuple[Edge, ...]]:
         """Yield the paths between two nodes of at most `depth` edges, shortest first."""
-        way = way_of(direction)
-        return self._graph().paths(start, goal, depth=depth, tenant=tenant, direction=way)
+        way, whose = way_of(direction), _digits(tenant)
+        return self._graph().paths(start, goal, depth=depth, tenant=whose, direction=way)
 
     def _graph(self) -> Graph:
         if not isinstance(self._opened, Graph):
             raise ConfigError(f"{self._opened.describe()} has no knowledge graph that can be walked")
         return self._opened
+
+
+def _digits(tenant: str | int | None) -> str | None:
+    """Return a tenant as tiers take it: a number is named by its digits, as on a command line."""
+    return None if tenant is None else str(tenant)
 
 
 def search(
@@ -280,7 +291,7 @@ def search(
     where:    a filter (`migrate.search.filters`), as JSON or as a dict.
     mode:     "vector", "keyword" or "hybrid"; by what is given unless said.
     table:    a table, or several; all that can be asked unless said.
-    tenant:   only rows of this tenant.
+    tenant:   only rows of this tenant; a number or its digits.
     exact:    look at every vector instead of asking an index.
     embedder: a function from texts to vectors, or its name as "module:function".
 

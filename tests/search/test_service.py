@@ -192,6 +192,27 @@ def test_a_tenant_leaves_out_the_tables_without_tenants(store: Search) -> None:
     assert _places(store.search("honey", tenant="south").hits) == [("notes", "b")]
 
 
+def test_a_tenant_that_is_a_number_is_named_by_it_or_by_its_digits(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE notes (id TEXT PRIMARY KEY, user_id INTEGER, content TEXT)")
+        connection.execute("INSERT INTO notes VALUES ('a', 5, 'honey'), ('b', 6, 'honey')")
+        connection.execute("CREATE TABLE edges (user_id INTEGER, source_id TEXT, target_id TEXT)")
+        connection.execute("INSERT INTO edges VALUES (5, 'x', 'y'), (6, 'x', 'z')")
+        connection.commit()
+    with migrate.open_search(path) as store:
+        for tenant in (5, "5"):
+            assert _places(store.search("honey", tenant=tenant).hits) == [("notes", "a")]
+            assert [e.target for e in store.neighbours("x", tenant=tenant)] == ["y"]
+            assert [len(p) for p in store.paths("x", "y", tenant=tenant)] == [1]
+
+
+def test_any_number_of_hits_may_be_asked_for(store: Search) -> None:
+    for question in ({"text": "honey"}, {"like": "a", "table": "notes"}):
+        few, all_there_are = (store.search(**question, k=k) for k in (50, 10**30))
+        assert _places(all_there_are.hits) == _places(few.hits)
+
+
 @pytest.mark.parametrize(
     ("like", "more"),
     [

@@ -10,7 +10,7 @@ from migrate.errors import ConfigError
 from migrate.search.base import Vector
 from migrate.search.parity import measures
 
-_MOST_NEIGHBOURS = 1_000_000  # more is a slip, and each query would be asked for all of them
+_MOST = 1_000_000  # queries, and neighbours of each: more is a slip
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,8 @@ class Wanted:
         for name, value in (("queries", self.queries), ("k", self.k)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} cannot be {value!r}", hint="a number from 1 on")
-        if self.k > _MOST_NEIGHBOURS:
-            raise ConfigError(f"k cannot be {self.k!r}", hint=f"a number from 1 to {_MOST_NEIGHBOURS:,}")
+            if value > _MOST:
+                raise ConfigError(f"{name} cannot be {value!r}", hint=f"a number from 1 to {_MOST:,}")
         self.thresholds.check()
 
 
