@@ -47,7 +47,6 @@ from migrate.search.question import (
 __all__ = ["Found", "Search", "effective", "open_search", "search"]
 
 
-
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a search found, best first.

@@ -5,8 +5,9 @@ What a cell becomes under its column's name:
     NULL                 null
     boolean, 64-bit integer, double, text
                          the same in JSON
-    JSON text            the JSON itself where it is an object or an array; other JSON texts
-                         (`12`, `"a"`, `null`) and texts that are no JSON stay strings
+    JSON text            the JSON itself where it is an object or an array, integers beyond 64 bits
+                         as doubles; other JSON texts (`12`, `"a"`, `null`) and texts that are
+                         no JSON stay strings
     bytes                base64 text
     larger integer       its digits as text
     NaN, infinity        null
@@ -29,7 +30,7 @@ import base64
 import math
 import re
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -113,8 +114,8 @@ def _read_json(text: str) -> tuple[Any, bool]:
         value = orjson.loads(text)
     except (ValueError, RecursionError):
         return _printable(text), _printable(text) == text
-    if _MANY_DIGITS.search(text) and not all(INT64[0] <= n <= INT64[1] for n in _integers(value)):
-        return text, True
+    if _MANY_DIGITS.search(text) and _made_double(value):
+        return value, False
     written = orjson.dumps(value).decode()
     same = written == text or jsontext.canonical(written) == jsontext.canonical(text)
     return value, same and doubles_kept(written)
@@ -123,16 +124,21 @@ def _read_json(text: str) -> tuple[Any, bool]:
 _short_json = lru_cache(maxsize=4096)(_read_json)  # tags, flags, empty objects: the same few in row after row
 
 
-def _integers(value: Any) -> Iterable[int]:
-    waiting = [value]
+def _made_double(value: dict[str, Any] | list[Any]) -> bool:
+    """Put doubles in place of the integers that gRPC cannot carry; whether there were any.
+
+    Larger ones than 2^64 orjson has made doubles already. Filters find them by these near values.
+    """
+    waiting, changed = [value], False
     while waiting:
         item = waiting.pop()
-        if isinstance(item, dict):
-            waiting += item.values()
-        elif isinstance(item, list):
-            waiting += item
-        elif type(item) is int:
-            yield item
+        places: Any = list(item.items()) if isinstance(item, dict) else list(enumerate(item))
+        for place, inner in places:
+            if type(inner) is int and not INT64[0] <= inner <= INT64[1]:
+                item[place], changed = float(inner), True
+            elif isinstance(inner, dict | list):
+                waiting.append(inner)
+    return changed
 
 
 def json_value(text: str) -> Any:

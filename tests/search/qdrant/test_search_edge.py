@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+import struct
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
+import migrate
 from migrate import addresses, api
 from migrate.config import QdrantSettings
 from migrate.search import open_searchable
@@ -41,3 +47,32 @@ def test_of_a_large_collection_some_points_of_many_places_are_drawn(
         once, again = stand.store.sample(table, 20, 1), stand.store.sample(table, 20, 1)
         assert [key for key, _ in once] == [key for key, _ in again]
         assert len({key for key, _ in once}) == len(once) >= least
+
+
+def test_json_with_unsigned_integers_is_looked_into(tmp_path: Path) -> None:
+    there = QdrantSettings(path=tmp_path / "store")
+    hashes = [1, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1, 2**64]
+    with closing(sqlite3.connect(tmp_path / "a.sqlite")) as db:
+        db.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, meta JSON, embedding BLOB)")
+        db.executemany(
+            "INSERT INTO t VALUES (?, ?, ?)",
+            [
+                (i, json.dumps({"tag": "x", "deep": [{"of": n}], "hash": n}), struct.pack("<2f", 1, i))
+                for i, n in enumerate(hashes)
+            ],
+        )
+        db.commit()
+    assert api.migrate(tmp_path / "a.sqlite", there, verify="full").verified
+    assert api.migrate(there, tmp_path / "back.sqlite", verify="full").verified
+    assert api.verify(tmp_path / "a.sqlite", tmp_path / "back.sqlite").verified
+    with migrate.open_search(there) as store:
+        for where, keys in (
+            ({"meta.tag": "x"}, {0, 1, 2, 3, 4, 5}),
+            ({"meta.tag": {"ne": "x"}}, set()),
+            ({"meta.hash": 2**63}, {2}),
+            ({"meta.hash": {"in": [2**63 + 1, 2**64 - 1]}}, {3, 4}),
+            ({"meta.hash": {"gt": 2**63, "lt": 2**64}}, {3, 4}),
+            ({"meta.hash": None}, set()),
+        ):
+            found = store.search(vector=[1, 0], where=where)
+            assert {h.key[0] for h in found.hits} == keys, where
