@@ -166,3 +166,36 @@ def test_a_boolean_that_the_engine_cannot_be_asked_for_is_looked_at_again() -> N
 def test_a_range_over_text_is_refused() -> None:
     with pytest.raises(ConfigError, match="no ranges over text"):
         _of({"kind": {"gt": "a"}})
+
+
+FOREIGN = Table("points", (Column("id", Kind.TEXT), Column("payload", Kind.JSON)), ("id",))
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("7", [7]),
+        ("18446744073709551615", [2**64 - 1]),
+        ("1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed", ["1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed"]),
+        ("007", []),
+        ("\u0661", []),
+        ("18446744073709551616", []),
+        ("1B9D6BCD-BBFD-4B2D-9B5D-AB8DFBBD4BED", []),
+        ("1b9d6bcdbbfd4b2d9b5dab8dfbbd4bed", []),
+        ("00000000000000000000000000000001", []),
+        ("x" * 36, []),
+        ("", []),
+    ],
+)
+def test_an_id_is_named_by_its_own_text_alone(text: str, ids: list[Any]) -> None:
+    asked = bound_to(parse({"id": text}), FOREIGN)
+    said = where(asked, FOREIGN, foreign=True, booleans=True)
+    assert said.exact
+    assert said.filter == ({"must": [{"has_id": ids}]} if ids else FALSE)
+
+
+def test_a_number_beyond_all_ids_is_none() -> None:
+    numbered = Table("points", (Column("id", Kind.INTEGER), Column("payload", Kind.JSON)), ("id",))
+    asked = bound_to(parse({"id": {"in": [7, 2**64, -1, 0.5]}}), numbered)
+    said = where(asked, numbered, foreign=True, booleans=True)
+    assert said.filter == {"must": [{"has_id": [7]}]}
