@@ -19,7 +19,7 @@ from migrate.search.filters import All, Between, Equals, Filter, Not, Scalar, So
 
 Json = dict[str, Any]
 _MOST_VALUES = 1000
-"""Of one `$in`; more are looked at here."""
+"""Of one `$in` or `$nin`; more are looked at here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,8 @@ def _negated(part: Filter, table: Table, foreign: bool, aside: frozenset[str]) -
         return _ALL
     if isinstance(part, Not):
         return where(part.part, table, foreign=foreign, aside=aside)
-    if isinstance(part, Equals) and part.values and all(isinstance(v, str) for v in part.values):
+    few = isinstance(part, Equals) and 0 < len(part.values) <= _MOST_VALUES
+    if few and isinstance(part, Equals) and all(isinstance(v, str) for v in part.values):
         name = _field(part, table, foreign)
         if name is not None and table.column(part.field.column).kind is Kind.TEXT:
             # Whether `$nin` finds records without the field, the documentation does not say.
