@@ -291,6 +291,36 @@ def test_a_vector_store_of_agentos_is_searched_through_its_own_indexes(database:
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("declared", "cells", "weights"),
+    [
+        (
+            "text",
+            ["'0.25'", "'-1e-2'", "'high'", "''", "'1e999'", "'3.'", "NULL"],
+            [0.25, -0.01, None, None, None, 3.0, None],
+        ),
+        ("numeric(5, 2)", ["1.50"], [1.5]),
+        ("real", ["0.5"], [0.5]),
+        ("smallint", ["2"], [2.0]),
+        ("boolean", ["true"], [None]),
+        ("jsonb", ["'0.5'", """'"high"'"""], [0.5, None]),
+    ],
+)
+def test_a_weight_of_an_edge_is_a_number_or_none(
+    server: Database, declared: str, cells: list[str], weights: list[float | None]
+) -> None:
+    server.run(
+        "DROP SCHEMA IF EXISTS g CASCADE",
+        "CREATE SCHEMA g",
+        f"CREATE TABLE g.edges (id int PRIMARY KEY, source_id text, target_id text, confidence {declared})",
+        *(f"INSERT INTO g.edges VALUES ({i}, 'a', 'n{i}', {cell})" for i, cell in enumerate(cells)),
+    )
+    store = opened(server.at("g"))
+    assert [e.weight for e in store.neighbours("a")] == weights
+    assert [p[0].weight for n in range(len(cells)) for p in store.paths("a", f"n{n}")] == weights
+    store.close()
+
+
 def test_sparse_vectors_are_told_of_and_not_compared(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

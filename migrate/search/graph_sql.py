@@ -17,7 +17,7 @@ from typing import Any
 
 from migrate import tenants
 from migrate.errors import ConfigError
-from migrate.schema import Table
+from migrate.schema import Kind, Table
 from migrate.search.base import Direction, Edge
 
 DEEPEST = 16
@@ -33,20 +33,42 @@ _WEIGHTS = ("weight", "strength", "confidence")
 class Dialect:
     """Where the two databases differ.
 
+    number: returns an expression for a column of some kind: its cells that are numbers, else NULL.
     deep_first: what makes a recursion follow each path to its end before the next, where that can be said.
     """
 
     mark: str
     real: str
+    number: Callable[[str, Kind], str]
     hexed: Callable[[str], str]
     array: Callable[[str], str]
     deep_first: str
 
 
-SQLITE = Dialect("?", "REAL", "hex({0})".format, "json_array({0})".format, "\n  ORDER BY 3 DESC")
+def _number_in_sqlite(name: str, _: Kind) -> str:
+    looks_like_one = f"{name} GLOB '*[0-9]*' AND {name} NOT GLOB '*[^0-9.eE+-]*'"
+    return (
+        f"CASE typeof({name}) WHEN 'integer' THEN CAST({name} AS REAL) WHEN 'real' THEN {name}"
+        f" WHEN 'text' THEN CASE WHEN {looks_like_one} THEN CAST({name} AS REAL) END END"
+    )
+
+
+def _number_in_postgres(name: str, kind: Kind) -> str:
+    if kind in (Kind.INTEGER, Kind.REAL):
+        return f"CAST({name} AS double precision)"
+    # No more digits than a double has room for: a cast of 1e999 is an error.
+    form = "^[+-]?[0-9]{1,200}([.][0-9]{0,90})?([eE][+-]?[0-9]{1,2})?$"
+    text = f"CAST({name} AS TEXT)"
+    return f"CASE WHEN {text} ~ '{form}' THEN CAST({text} AS double precision) END"
+
+
+SQLITE = Dialect(
+    "?", "REAL", _number_in_sqlite, "hex({0})".format, "json_array({0})".format, "\n  ORDER BY 3 DESC"
+)
 POSTGRES = Dialect(
     "%s",
     "double precision",
+    _number_in_postgres,
     "encode(convert_to({0}, 'UTF8'), 'hex')".format,
     "json_build_array({0})::text".format,
     "",
@@ -70,6 +92,11 @@ class Edges:
 
 
 Statement = tuple[str, list[Any]]
+
+
+def may_stand(*texts: str | None) -> bool:
+    """Whether texts can be asked for: halves of surrogate pairs, as a shell's odd bytes become, stand in no store."""
+    return not any("\ud800" <= character <= "\udfff" for text in texts for character in str(text))
 
 
 def edges_of(tables: Sequence[Table]) -> Edges:
@@ -214,6 +241,12 @@ def _checked(depth: int) -> int:
     return depth
 
 
+def _weight(edges: Edges, ident: Callable[[str], str], dialect: Dialect) -> str:
+    if edges.weight is None:
+        return f"CAST(NULL AS {dialect.real})"
+    return dialect.number(f"e.{ident(edges.weight)}", edges.table.column(edges.weight).kind)
+
+
 def _hops(
     edges: Edges,
     quoted: str,
@@ -230,11 +263,7 @@ def _hops(
         return f"CAST(e.{ident(name)} AS TEXT)" if name is not None else "''"
 
     source, target, whose = texts(edges.source), texts(edges.target), f"COALESCE({texts(edges.tenant)}, '')"
-    weight = (
-        f"CAST(e.{ident(edges.weight)} AS {dialect.real})"
-        if edges.weight
-        else f"CAST(NULL AS {dialect.real})"
-    )
+    weight = _weight(edges, ident, dialect)
     names = [texts(name) for name in edges.table.key]
     edge_id = f" || '{chr(31)}' || ".join(f"COALESCE({name}, '')" for name in names) if names else "''"
     both = f"{texts(edges.both)} IN ('1', 'true', 't')" if edges.both else "1 = 0"

@@ -378,7 +378,20 @@ def words_are_never_a_query_language(stand: Stand) -> None:
         return
     for text in (
         *('"', "'", "*", "(", "violin OR", "NOT", "NEAR(a b", "content:violin", "violin*", "-violin", "^a"),
-        *("'; DROP TABLE notes; --", "%", "\\", "violin & | ! <->", "a\0b", "", " ", "😀", "{}", "$1", "?"),
+        *(
+            "'; DROP TABLE notes; --",
+            "%",
+            "\\",
+            "violin & | ! <->",
+            "a\0b",
+            "a\udcff",
+            "",
+            " ",
+            "😀",
+            "{}",
+            "$1",
+            "?",
+        ),
     ):
         _worded(stand, text, k=5)
     assert _keys(_worded(stand, 'basilisk"', k=1)) == [("note-057",)]
@@ -509,7 +522,9 @@ def neighbours_come_nearest_first_and_each_once(stand: Stand) -> None:
         ("bob", "zoe", 3),
     ]
     assert [(e.target, e.depth) for e in graph.neighbours("lone", depth=5)] == [("lone", 1)]
-    assert list(graph.neighbours("nobody", depth=2)) == []
+    for nobody in ("nobody", "a\0b", "a\udcff"):
+        assert list(graph.neighbours(nobody, depth=2)) == []
+        assert list(graph.paths("ada", nobody)) == []
 
 
 @_check

@@ -191,6 +191,15 @@ def test_a_walk_has_a_depth_that_ends(depth: int) -> None:
         list(graph_sql.paths(lambda s: [], edges, TABLE.name, ident, SQLITE, "a", "b", depth))
 
 
+def test_a_weight_is_a_number_or_none() -> None:
+    weights = [0.5, 3, "0.25", "-1e-2", "high", "", "10 %", b"1", None]
+    rows: list[Any] = [("x", str(i), "a", f"n{i}", "k", w, 0) for i, w in enumerate(weights)]
+    with closing(_made(rows)) as connection:
+        statement = graph_sql.neighbours(edges_of([TABLE]), TABLE.name, ident, SQLITE, "a", 1)
+        near = [graph_sql.edge(row) for row in connection.execute(*statement)]
+    assert [e.weight for e in near] == [0.5, 3.0, 0.25, -0.01, None, None, None, None, None]
+
+
 def test_views_of_a_hostile_file_are_never_run(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"

@@ -53,6 +53,8 @@ def neighbours(
 ) -> Iterator[Edge]:
     """Yield the edges within `depth` steps of a node. Raises ConfigError where there is no graph."""
     known = _known(graph)
+    if not _may_stand(node, tenant):
+        return
     statement = graph_sql.neighbours(
         known.edges, known.at, known.ident, POSTGRES, node, depth, tenant, direction
     )
@@ -70,6 +72,8 @@ def paths(
 ) -> Iterator[tuple[Edge, ...]]:
     """Yield the paths between two nodes, shortest first. Raises ConfigError where there is no graph."""
     known = _known(graph)
+    if not _may_stand(start, goal, tenant):
+        return
 
     def run(statement: Statement) -> Iterator[tuple[Any, ...]]:
         return _rows(settings, statement)
@@ -77,6 +81,11 @@ def paths(
     yield from graph_sql.paths(
         run, known.edges, known.at, known.ident, POSTGRES, start, goal, depth, tenant, direction
     )
+
+
+def _may_stand(*texts: str | None) -> bool:
+    """Whether Postgres may hold texts; a NUL stands in none of its own."""
+    return graph_sql.may_stand(*texts) and not any("\0" in str(text) for text in texts)
 
 
 def _known(graph: Graph | None) -> Graph:

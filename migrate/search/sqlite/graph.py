@@ -18,6 +18,8 @@ def neighbours(
 ) -> Iterator[Edge]:
     """Yield the edges within `depth` steps of a node. Raises ConfigError where there is no graph."""
     edges = graph_sql.edges_of(reading.tables)
+    if not graph_sql.may_stand(node, tenant):
+        return
     name = relation(reading.places[edges.table.name].table)
     statement = graph_sql.neighbours(edges, name, ident, SQLITE, node, depth, tenant, direction)
     yield from map(graph_sql.edge, _rows(reading, statement))
@@ -28,6 +30,8 @@ def paths(
 ) -> Iterator[tuple[Edge, ...]]:
     """Yield the paths between two nodes, shortest first. Raises ConfigError where there is no graph."""
     edges = graph_sql.edges_of(reading.tables)
+    if not graph_sql.may_stand(start, goal, tenant):
+        return
     name = relation(reading.places[edges.table.name].table)
 
     def run(statement: graph_sql.Statement) -> Iterator[tuple[object, ...]]:

@@ -72,6 +72,7 @@ class Words:
         if not terms:
             return Ranked([], "FTS5", ("there is no word in the text to search for",))
         match = " OR ".join('"' + term.replace('"', '""') + '"' for term in terms)
+        match = match.encode("utf-8", "replace").decode()  # as `WordIndex` has what is no UTF-8
         with translating("search for words", table=searched.name):
             own, notes = self._own(reading, searched), []
             if own is not None and own.usable:
