@@ -215,12 +215,12 @@ class _Pass:
 def measured_latency(searchable: Searchable) -> tuple[dict[str, Any] | None, str]:
     """Return p50 and p95 of nearest-neighbour queries over the largest table, in ms, and a note where there is none.
 
-    Queries are vectors of the table itself, one unmeasured first.
+    Queries are vectors of the table itself, one unmeasured first; those of zeros are no questions.
     """
     having = [s for s in searchable.tables() if s.vector is not None]
     best: tuple[Searched, list[Any]] | None = None
     for searched in sorted(having, key=lambda s: -(s.rows or 0)):
-        picked = searchable.sample(searched, QUERIES, seed=1)
+        picked = [(key, v) for key, v in searchable.sample(searched, QUERIES, seed=1) if v.any()]
         if best is None or len(picked) > len(best[1]):
             best = searched, picked
         if searched.rows:  # the largest, where a store knows

@@ -17,6 +17,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
+import numpy as np
+
 from migrate import addresses, config, tiers
 from migrate.advising import advise
 from migrate.config import Endpoint, Settings, SqliteSettings
@@ -228,8 +230,9 @@ def _with_sidecar(settings: Settings, move: Move, observer: Observer) -> tuple[d
     # A first question begins the index of a table, and closing waits until it is written.
     with closing(open_searchable(settings, Means(say=observer.say))) as store:
         for searched in store.tables():
-            for _, vector in store.sample(searched, 1, seed=1) if searched.vector else ():
-                store.search(searched, Query(Mode.VECTOR, vector=vector, rows=False))
+            if searched.vector is not None:
+                any_vector = np.ones(searched.vector.dim or 1, np.float32)
+                store.search(searched, Query(Mode.VECTOR, vector=any_vector, rows=False))
     if not has_sidecar(settings.path):
         raise ConfigError(
             f"no index was built beside {settings.path}: no table has {hnsw.BUILD_FROM:,} vectors that it takes",

@@ -198,6 +198,17 @@ def test_queries_end_in_time_and_the_first_is_not_counted() -> None:
     assert measured_latency(FakeStore(notes(), []))[0] is None
 
 
+def test_vectors_of_zeros_are_no_questions() -> None:
+    some = [row | {"embedding": row["embedding"] * (i % 3 > 0)} for i, row in enumerate(rows(60))]
+    answers: list[Query] = []
+    found, note = measured_latency(FakeStore(notes(), some, slow=answers.append))
+    assert found is not None
+    assert note == ""
+    assert all(query.vector is not None and query.vector.any() for query in answers)
+    nothing = [row | {"embedding": row["embedding"] * 0} for row in some]
+    assert measured_latency(FakeStore(notes(), nothing))[0] is None
+
+
 def test_slow_queries_are_asked_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "QUERIES_S", 0.0)
     found, _ = measured_latency(FakeStore(notes(), rows(60)))
