@@ -117,7 +117,7 @@ class _Translation:
         scalar = column.kind is Kind.JSON and not inside  # kept as its JSON text
         parts: list[Json] = []
         if None in values:
-            parts.append(self._null(key, may_be_array=column.kind is Kind.JSON, scalar=scalar))
+            parts.append(self._null(column.kind, key, scalar=scalar))
         for value in values:
             if isinstance(value, bool):
                 parts.append(self._boolean(column, key, value, scalar=scalar))
@@ -131,9 +131,11 @@ class _Translation:
             parts.append(_any(key, texts))
         return _some(parts)
 
-    def _null(self, key: str, *, may_be_array: bool, scalar: bool) -> Json:
+    def _null(self, kind: Kind, key: str, *, scalar: bool) -> Json:
         is_null, is_empty = {"is_null": {"key": key}}, {"is_empty": {"key": key}}
-        if not may_be_array:
+        if kind is Kind.REAL and not self.above:
+            return FALSE  # NaN and infinity are null in a payload
+        if kind is not Kind.JSON:
             return _some([_one(is_empty)])
         if not self.above:  # an empty array is empty too, and no null
             return _one(is_null)

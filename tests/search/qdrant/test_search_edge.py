@@ -13,7 +13,9 @@ import pytest
 
 import migrate
 from migrate import addresses, api
+from migrate.backends.memory import Memory
 from migrate.config import QdrantSettings
+from migrate.schema import Column, Kind, Table
 from migrate.search import open_searchable
 from migrate.search.qdrant import drawing
 from tests.search.contract_search import CHECKS, Check, Stand, make
@@ -73,6 +75,30 @@ def test_json_with_unsigned_integers_is_looked_into(tmp_path: Path) -> None:
             ({"meta.hash": {"in": [2**63 + 1, 2**64 - 1]}}, {3, 4}),
             ({"meta.hash": {"gt": 2**63, "lt": 2**64}}, {3, 4}),
             ({"meta.hash": None}, set()),
+        ):
+            found = store.search(vector=[1, 0], where=where)
+            assert {h.key[0] for h in found.hits} == keys, where
+
+
+def test_infinity_and_nan_are_not_taken_for_null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Memory, "shelves", {})
+    there = QdrantSettings(path=tmp_path / "store")
+    columns = (
+        Column("id", Kind.INTEGER, nullable=False),
+        Column("r", Kind.REAL),
+        Column("embedding", Kind.VECTOR, dim=2),
+    )
+    table = Table("t", columns, ("id",))
+    reals = [0.5, None, float("nan"), float("inf")]
+    shelf = Memory("odd").shelf
+    shelf.tables["t"] = table
+    shelf.rows["t"] = [(i, r, struct.pack("<2f", 1, i)) for i, r in enumerate(reals)]
+    assert api.migrate("memory:odd", there).verified
+    with migrate.open_search(there) as store:
+        for where, keys in (
+            ({"r": None}, {1}),
+            ({"r": {"ne": None}}, {0, 2, 3}),
+            ({"r": {"ne": 0.5}}, {1, 2, 3}),
         ):
             found = store.search(vector=[1, 0], where=where)
             assert {h.key[0] for h in found.hits} == keys, where

@@ -132,6 +132,8 @@ def _of(given_filter: Any, *, booleans: bool = True) -> Any:
         ({"n": {"gte": 3, "lt": 9}}, True),
         ({"n": 2**60}, False),
         ({"r": 0.5}, False),
+        ({"r": None}, False),
+        ({"r": {"ne": None}}, False),
         ({"ok": True}, True),
         ({"user": "Ada"}, True),
         ({"metadata.user.name": {"ne": "Ada"}}, True),
