@@ -172,7 +172,7 @@ def measure_exact(path: Path, queries: Rows, rounds: int) -> dict[str, Any]:
     bare = Asking(path, hnsw=False, cache_bytes=0)
     bare(queries[2])
     reading, answering = in_turns(
-        rounds, partial(read, path), partial(bare, queries[2]), before=partial(drop, path)
+        5 * rounds, partial(read, path), partial(bare, queries[2]), before=partial(drop, path)
     )
     warm = best(rounds, partial(read, path), partial(bare, queries[2]))
     tracemalloc.start()
