@@ -97,6 +97,7 @@ class Run:
         self._fits = {t.name: fit(t) for t in plan.tables}
         self._commits = 0
         self._loosened: bool | None = None  # True: the unique indexes too
+        self._added: set[str] = set()  # tables of earlier runs that rows were added to
         self.progress = Progress(
             source.describe(), target.describe(), choices.verify, dry_run=choices.dry_run
         )
@@ -408,6 +409,8 @@ class Run:
                     done = min(max(same, 0) + written, outcome.rows_source)
                     self._tell("copy", table, done, outcome.rows_source)
 
+            if marked.add.total and not owned:
+                self._added.add(table.name)
             written, quarantined = mend(
                 self.source,
                 self.target,
@@ -449,6 +452,9 @@ class Run:
         self.progress.set(verified=mode != "none" and bool(tables) and all(t.verified for t in tables))
 
     def _verified(self, table: Table, outcome: Outcome) -> None:
+        if table.name in self._added:  # what is missing of it was left out: another row has its unique value
+            written = self.progress.table(table.name).rows_written
+            self.progress.add(table.name, rows_written=-min(outcome.missing, written))
         self.progress.table(
             table.name,
             verified=outcome.clean and self.choices.verify != "none",
