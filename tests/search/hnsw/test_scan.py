@@ -162,6 +162,15 @@ def test_several_connections_answer_as_one(journal: str, writer_is_there: bool, 
     wait.close()
 
 
+def test_vectors_that_are_kept_are_in_the_order_of_their_rowids(tmp_path: Path) -> None:
+    fill(tmp_path / "b.db", vectors(300))  # an index looks them up by that
+    asking = Asking(tmp_path / "b.db", Means(hnsw=False))
+    for query in vectors(2, seed=1):
+        asking.near(query)
+    (held,) = asking.nearest._exact._held.values()
+    assert held.ids.tolist() == list(range(1, 301))
+
+
 def test_a_connection_that_would_see_other_rows_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / "b.db"
     fill(path, vectors(20))
