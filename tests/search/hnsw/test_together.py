@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from threading import Event, Thread
@@ -223,6 +224,20 @@ def test_a_program_that_ends_tells_what_it_waits_for(store: Path) -> None:
     asking.close()
     assert said == ["bringing brain.hnsw up to date; Ctrl-C leaves it for another time"]
     assert store.with_name("brain.hnsw").exists()
+
+
+def test_a_bug_in_the_background_is_not_hidden(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("migrate.hnsw.build.build", broken)
+    asking = Asking(store)
+    asking.settled()
+    asking.close()
+    assert [str(one.exc_value) for one in told] == ["a bug"]
 
 
 _ENDS_AT_ONCE = _SEARCH.split("rows =")[0] + "asking.near([1.0] * 64)"
